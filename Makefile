@@ -1,0 +1,36 @@
+# One set-up for everything: a virtual environment with pinned packages.
+#   PYTHON        the interpreter to start from (3.11 or newer)
+#   TORCH_WHEELS  a page of wheels to prefer, e.g. PyTorch's own CPU page (see README, "CPU torch")
+PYTHON ?= python3
+TORCH_WHEELS ?=
+VENV := .venv
+STAMP := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: demo test lint format clean
+demo: $(STAMP)
+	$(VENV)/bin/flow run
+
+test: $(STAMP)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+format: $(STAMP)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "set-up: python must be 3.11 or newer, not $$($(PYTHON) --version 2>&1); name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "set-up: python must bring venv and pip; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "set-up: installing the pinned packages into $(VENV) (once; a few minutes)"
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_WHEELS),--find-links $(TORCH_WHEELS)) torch
+	$(PIP) -e '.[dev,notebooks]'
+	touch $(STAMP)
+
+clean:
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache dist

@@ -1,0 +1,60 @@
+"""A deployment flow for reconfigurable hardware: a trained network in, a proven bitstream out.
+
+One function a stage, and `run` for all of them in order. Each is imported when it is first used, so that
+``import flow`` and ``flow --help`` cost nothing.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flow.convert import convert
+    from flow.data import load as load_data
+    from flow.emulate import emulate
+    from flow.errors import ConfigError, FlowError, MismatchError, ToolError, UnsupportedError
+    from flow.pipeline import run
+    from flow.prune import prune
+    from flow.quantize import quantize
+    from flow.simplify import simplify
+    from flow.synthesize import synthesize
+    from flow.train import train
+
+__all__ = [
+    "ConfigError",
+    "FlowError",
+    "MismatchError",
+    "ToolError",
+    "UnsupportedError",
+    "convert",
+    "emulate",
+    "load_data",
+    "prune",
+    "quantize",
+    "run",
+    "simplify",
+    "synthesize",
+    "train",
+]
+_HOMES = {"load_data": ("data", "load"), "run": ("pipeline", "run")}
+
+
+class _Package(ModuleType):
+    """Gives ``flow.prune`` as the stage's function, although a submodule bears the same name."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'flow' has no attribute {name!r}")
+        module, attribute = _HOMES.get(name, ("errors" if name.endswith("Error") else name, name))
+        return getattr(import_module(f"flow.{module}"), attribute)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *__all__]
+
+
+sys.modules[__name__].__class__ = _Package

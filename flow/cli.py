@@ -1,0 +1,125 @@
+"""The command ``flow``: a thin face over the pipeline."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="From a trained network to a proven bitstream: prune, simplify, quantize, convert, emulate, synthesize.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Build from here anew.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>.")] = None,
+    seed: Annotated[int | None, typer.Option(help="In place of the config's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the stages: train, prune, simplify, quantize, convert, emulate, synthesize.
+
+    A stage whose inputs, options and versions are unchanged comes from the output folder.
+    """
+    from flow import pipeline
+
+    if as_json:
+        manifest = pipeline.run(config, out=out, first=first, last=last, seed=seed)
+        print(json.dumps(manifest.values, indent=1))
+        return
+    from flow.progress import show
+
+    with show() as listener:
+        manifest = pipeline.run(config, out=out, first=first, last=last, seed=seed, listener=listener)
+    from rich.console import Console
+
+    from flow.report import table
+
+    console = Console()
+    console.print(table(manifest.values))
+    console.print(f"report: {manifest.path.parent / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("flow.toml")) -> None:
+    """Write a commented config to start from."""
+    from flow.doctor import write_example
+
+    write_example(path)
+    print(f"{path} written; edit it, then: flow run {path}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """List every tool with its version, its path and what it is needed for."""
+    from flow.doctor import tools
+
+    rows = tools()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    shown = [
+        [row["name"], f"{row['version'] or 'not found'}\n{row['path'] or ''}".rstrip(), row["use"]]
+        for row in rows
+    ]
+    _table(("tool", "found", "needed for"), shown)
+
+
+@app.command()
+def boards(as_json: Json = False) -> None:
+    """List the boards with part, resources and tool chains."""
+    from flow.doctor import board_rows
+
+    rows = board_rows()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    columns = ("name", "part", "luts", "flip_flops", "dsps", "bram36", "toolchains")
+    shown = [[f"{row[c]:,}" if isinstance(row[c], int) else str(row[c]) for c in columns] for row in rows]
+    _table(("board", "part", "LUT", "FF", "DSP", "BRAM36", "tool chains"), shown, right=(2, 3, 4, 5))
+
+
+def _table(heads: tuple[str, ...], rows: list[list[str]], right: tuple[int, ...] = ()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, head in enumerate(heads):
+        last = index == len(heads) - 1
+        table.add_column(
+            head, justify="right" if index in right else "left", no_wrap=not last, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, highlight=False)
+
+
+def main() -> None:
+    """Run the command; errors of the flow are one message and exit status 1."""
+    from flow.errors import FlowError
+
+    try:
+        app()
+    except FlowError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The config: ``flow.toml``, one table a stage, checked against the stage's own signature."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flow.convert import convert
+from flow.data import load as load_data
+from flow.emulate import emulate
+from flow.errors import ConfigError
+from flow.prune import prune
+from flow.quantize import quantize
+from flow.simplify import simplify
+from flow.synthesize import synthesize
+from flow.train import train
+
+_FILLED = (
+    *(
+        "model",
+        "example",
+        "data",
+        "out",
+        "progress",
+        "seed",
+        "board",
+        "quantized",
+        "design",
+        "inputs",
+        "expected",
+    ),
+    *("labels", "base", "hls", "clock_period_ns", "build_folder"),
+)
+"""Arguments that the pipeline fills in itself."""
+
+TABLES: dict[str, Callable[..., Any]] = {
+    "data": load_data,
+    "train": train,
+    "prune": prune,
+    "simplify": simplify,
+    "quantize": quantize,
+    "convert": convert,
+    "emulate": emulate,
+    "synthesize": synthesize,
+}
+_TOP: dict[str, Any] = {"name": str, "seed": int, "board": str, "synth_clk_period_ns": float | None}
+_MODEL: dict[str, Any] = {"source": str, "checkpoint": str | None}
+
+DEMO: dict[str, Any] = {
+    "name": "digits",
+    "board": "pynq-z2",
+    "model": {"source": "flow.networks:digits_cnn"},
+    "data": {"train": "digits"},
+    "prune": {"pruning_ratio": 0.7, "twt": 1.0, "epochs": 200},
+}
+"""The embedded default: what ``flow run`` does without arguments."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked config; ``base`` is the folder that relative paths start from."""
+
+    name: str
+    seed: int
+    board: str
+    synth_clk_period_ns: float | None
+    model: Mapping[str, Any]
+    tables: Mapping[str, Mapping[str, Any]]
+    hls: Mapping[str, Any] = field(default_factory=dict)
+    base: Path = Path()
+
+    def options(self, stage: str) -> dict[str, Any]:
+        """Return the keyword arguments that the user chose for a stage."""
+        return dict(self.tables.get(stage, {}))
+
+
+def load(source: str | Path | Mapping[str, Any] | None) -> Config:
+    """Return the checked config of a file, a dict, or the embedded default (``None``).
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key or value breaks a rule.
+    """
+    if source is None:
+        return check(DEMO, Path())
+    if isinstance(source, Mapping):
+        return check(source, Path())
+    path = Path(source)
+    if not path.is_file():
+        raise ConfigError(
+            f"config: {str(path)!r} must be an existing file, not missing; flow init writes one"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"config: {str(path)!r} must be TOML, not broken: {error}; correct that line"
+        ) from error
+    return check(values, path.resolve().parent)
+
+
+def check(values: Mapping[str, Any], base: Path) -> Config:
+    """Check every key and type; returns the config with its defaults filled in."""
+    _known(values, (*_TOP, "model", *TABLES, "hls"), "config")
+    for key, kind in _TOP.items():
+        _typed(values, key, kind, "config")
+    model = _table(values, "model")
+    _known(model, tuple(_MODEL), "[model]")
+    for key, kind in _MODEL.items():
+        _typed(model, key, kind, "[model]")
+    if "source" not in model:
+        raise ConfigError(
+            "[model]: source must name a function as 'package.module:function', not be left out"
+        )
+    tables = {}
+    for name, function in TABLES.items():
+        table = _table(values, name)
+        allowed = {key: kind for key, kind in _hints(function).items() if key not in _FILLED}
+        _known(table, tuple(allowed), f"[{name}]")
+        for key, kind in allowed.items():
+            _typed(table, key, kind, f"[{name}]")
+        tables[name] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+        }
+    return Config(
+        name=values.get("name", "run"),
+        seed=values.get("seed", 0),
+        board=values.get("board", "pynq-z2"),
+        synth_clk_period_ns=values.get("synth_clk_period_ns"),
+        model=model,
+        tables=tables,
+        hls=_table(values, "hls"),
+        base=base,
+    )
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = values.get(name, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"config: {name} must be a table, not {table!r}; write [{name}] above its keys")
+    return table
+
+
+def _known(values: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in values:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(allowed)}"
+            raise ConfigError(f"{where}: key {key!r} is not known; {hint}")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a stage's options that a config can express."""
+    module = inspect.getmodule(function)
+    hints = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in _FILLED:
+            hints[name] = eval_annotation(parameter.annotation, vars(module))
+    return hints
+
+
+def eval_annotation(annotation: str, names: Mapping[str, Any]) -> Any:
+    """Return the type that an annotation of a stage's own source spells."""
+    return typing.get_type_hints(types.SimpleNamespace(__annotations__={"x": annotation}), dict(names))["x"]
+
+
+def _typed(values: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
+    if key in values and not _fits(values[key], kind):
+        raise ConfigError(f"{where}: {key} must be {_spell(kind)}, not {values[key]!r}; correct the config")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(
+            _fits(item, typing.get_args(kind)[0]) for item in value
+        )
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _spell(kind: Any) -> str:
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_spell(part) for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        return "a list of texts"
+    return names.get(kind, str(kind))

@@ -1,0 +1,69 @@
+"""Folding: the reuse factor of every layer, so that the multipliers fit and the layers keep pace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+DSP_SHARE = 0.8
+"""Share of the board's DSP slices that the network may take; the rest is for the DMA and for routing."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A layer as the folding sees it: ``inputs`` x ``outputs`` products at each of ``positions`` positions.
+
+    ``limited``: the reuse factor must not exceed ``inputs``.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    positions: int
+    limited: bool = False
+
+    @property
+    def legal(self) -> tuple[int, ...]:
+        factors = legal_reuse_factors(self.inputs, self.outputs)
+        return tuple(factor for factor in factors if factor <= self.inputs) if self.limited else factors
+
+    def multipliers(self, reuse: int) -> int:
+        return math.ceil(self.inputs * self.outputs / reuse)
+
+
+def legal_reuse_factors(inputs: int, outputs: int) -> tuple[int, ...]:
+    """Return the reuse factors that hls4ml's resource strategy computes correctly with.
+
+    A factor divides ``inputs``, or is ``inputs`` times a divisor of ``outputs``.
+    """
+    small = [factor for factor in range(1, inputs + 1) if inputs % factor == 0]
+    large = [inputs * factor for factor in range(2, outputs + 1) if outputs % factor == 0]
+    return tuple(small + large)
+
+
+def choose(folds: Iterable[Fold], dsps: int) -> dict[str, int]:
+    """Return the reuse factors with the shortest interval whose multipliers fit ``DSP_SHARE`` of ``dsps``.
+
+    interval = max over layers of positions * reuse; each layer takes the largest legal factor within it.
+    Where even full folding does not fit, full folding is returned.
+    """
+    folds = tuple(folds)
+    legal = {fold.name: fold.legal for fold in folds}
+    intervals = sorted({fold.positions * factor for fold in folds for factor in legal[fold.name]})
+    chosen: dict[str, int] = {}
+    for interval in intervals:
+        chosen = {
+            fold.name: max(
+                (f for f in legal[fold.name] if fold.positions * f <= interval), default=legal[fold.name][0]
+            )
+            for fold in folds
+        }
+        if total_multipliers(folds, chosen) <= DSP_SHARE * dsps:
+            break
+    return chosen
+
+
+def total_multipliers(folds: Iterable[Fold], reuse: Mapping[str, int]) -> int:
+    """Return the multipliers that work at the same time."""
+    return sum(fold.multipliers(reuse[fold.name]) for fold in folds)

@@ -1,0 +1,88 @@
+"""What is on this machine: tools, boards, and a config to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flow import boards
+from flow.errors import ConfigError
+from flow.plan import find, program_version
+from flow.resources import data_folder
+from flow.store import write_atomically
+
+BRAM36_BITS = 36 * 1024
+_PROGRAMS = {
+    "g++": "emulate: compiles the C++ (required)",
+    "vitis_hls": "synthesize: C++ to Verilog (Vitis HLS up to 2024.1)",
+    "vitis-run": "synthesize: C++ to Verilog (Vitis 2024.2 and newer)",
+    "vivado": "synthesize: Verilog to bitstream",
+}
+_PACKAGES = {
+    "torch": "train, prune, simplify, quantize",
+    "brevitas": "quantize: fixed-point training and export",
+    "qonnx": "quantize, convert, emulate: the exchange format and its executor",
+    "onnx": "quantize, convert: the file format",
+    "onnxruntime": "quantize, convert, emulate: runs float operators of QONNX",
+    "onnxoptimizer": "quantize: needed by the export",
+    "hls4ml": "convert: C++ for HLS",
+    "scikit-learn": "data: digits and OpenML",
+    "jinja2": "report",
+}
+
+
+def tools() -> list[dict[str, Any]]:
+    """Return every program and package with version, path and use; None where it was not found."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    rows: list[dict[str, Any]] = []
+    for name, use in _PROGRAMS.items():
+        path = find(name)
+        rows.append(
+            {"name": name, "version": program_version(name), "path": str(path) if path else None, "use": use}
+        )
+    for name, use in _PACKAGES.items():
+        try:
+            found = distribution(name)
+            where = str(found.locate_file(""))
+            rows.append({"name": name, "version": found.version, "path": where, "use": use})
+        except PackageNotFoundError:
+            rows.append({"name": name, "version": None, "path": None, "use": use})
+    return rows
+
+
+def board_rows() -> list[dict[str, Any]]:
+    """Return every board's part, resources and tool chains as plain values."""
+    rows = []
+    for name in boards.names():
+        board = boards.load(name)
+        resources = board.resources
+        rows.append(
+            {
+                "name": board.name,
+                "title": board.title,
+                "part": board.part,
+                "luts": resources.luts,
+                "flip_flops": resources.flip_flops,
+                "dsps": resources.dsps,
+                "bram36": (resources.bram_bits or 0) // BRAM36_BITS,
+                "toolchains": ", ".join(board.toolchains),
+            }
+        )
+    return rows
+
+
+def write_example(path: Path) -> None:
+    """Write the commented config; an existing file stays as it is.
+
+    Raises:
+        ConfigError: the file exists or its folder cannot be written to.
+    """
+    if path.exists():
+        raise ConfigError(f"init: {str(path)!r} must not exist yet; move it away, or name another file")
+    try:
+        write_atomically(path, (data_folder("hls_templates") / "flow.toml").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"init: {str(path)!r} must be writable, not refuse ({error.strerror}); name another file"
+        ) from error

@@ -1,0 +1,121 @@
+"""Emulate: run the C++ over whole data sets and compare it with its references, in LSBs."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from flow import qonnx_graph
+from flow.emulate.csim import Csim
+from flow.errors import ConfigError, MismatchError
+from flow.lsb import exact_lsb, input_lsb
+from flow.types import Emulation, HlsLayer, HlsProject, Progress, silent
+
+
+def emulate(
+    design: HlsProject,
+    inputs: np.ndarray,
+    expected: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    compiler: str = "g++",
+    optimization: str = "-O1",
+    build_folder: Path | None = None,
+    timeout_s: float = 1800,
+    progress: Progress = silent,
+) -> Emulation:
+    """Compile the HLS C++ (csim) and compare every output with what torch and QONNX gave.
+
+    The samples go through the AXI4-Stream top, word for word as the hardware gets them.
+
+    Args:
+        design: the HLS project.
+        inputs: float32 samples, channels first.
+        expected: the reference outputs, (samples, outputs); they must lie on the output's grid.
+        labels: class numbers, for the accuracy.
+        compiler: a C++14 compiler on PATH.
+        optimization: its optimization option.
+        build_folder: where the compiler works; ``None``: a temporary folder.
+        timeout_s: limit for each program.
+        progress: see `flow.types.Progress`.
+
+    Raises:
+        ConfigError: shapes do not fit the design.
+        ToolError: the compiler is missing or fails (its messages are shown), or the program dies.
+        MismatchError: the C++ differs; it names the first layer, sample, index, expected, got, LSBs.
+    """
+    source, result = design.inputs[0], design.outputs[0]
+    if len(inputs) == 0 or inputs[0].size != source.size or expected.shape != (len(inputs), result.size):
+        raise ConfigError(
+            f"emulate: inputs and expected must be (samples, {source.size} values) and (samples, {result.size}), "
+            f"not {inputs.shape} and {expected.shape}; take them from golden.npz"
+        )
+    want = exact_lsb(result, expected)
+    with tempfile.TemporaryDirectory() as temporary:
+        csim = Csim(design, build_folder or Path(temporary), compiler, optimization, timeout_s)
+        progress(0, 2, f"compiling the C++ ({compiler} {optimization})")
+        build_seconds = csim.build()
+        progress(1, 2, f"running {len(inputs)} samples")
+        start = time.perf_counter()
+        got = csim.run(input_lsb(source, inputs))
+        run_seconds = time.perf_counter() - start
+        error = np.abs(got - want)
+        if error.any():
+            sample = int(np.argmax(error.any(axis=1)))
+            raise _mismatch(design, csim, inputs[sample : sample + 1], sample, error, want, got)
+    accuracy = float((got.argmax(1) == labels).mean()) if labels is not None else None
+    return Emulation(
+        samples=len(inputs),
+        max_error_lsb=int(error.max()),
+        accuracy=accuracy,
+        outputs=got,
+        layers=tuple(layer.name for layer in design.layers),
+        build_seconds=build_seconds,
+        samples_per_second=len(inputs) / run_seconds,
+    )
+
+
+def layer_errors(
+    design: HlsProject, csim: Csim, inputs: np.ndarray
+) -> list[tuple[HlsLayer, np.ndarray, np.ndarray]]:
+    """Return (layer, expected, got) in LSBs for every layer, in order; float64 (samples, values)."""
+    graph = qonnx_graph.load(design.onnx_path)
+    last = np.moveaxis(inputs, 1, -1) if inputs.ndim > 2 else inputs
+    context = qonnx_graph.execute(graph, last, context=True)
+    traces = csim.trace(input_lsb(design.inputs[0], inputs))
+    rows = []
+    for layer in design.layers:
+        scale = layer.dtype.fraction_bits
+        want = np.ldexp(context[layer.tensor].reshape(len(inputs), -1).astype(np.float64), scale)
+        rows.append((layer, want, np.ldexp(traces[layer.hls_name], scale)))
+    return rows
+
+
+def _mismatch(
+    design: HlsProject,
+    csim: Csim,
+    sample: np.ndarray,
+    number: int,
+    error: np.ndarray,
+    want: np.ndarray,
+    got: np.ndarray,
+) -> MismatchError:
+    head = f"emulate: C++ must equal QONNX, but {int(error.any(axis=1).sum())} of {len(error)} samples differ"
+    for layer, expected, found in layer_errors(design, csim, sample):
+        different = np.flatnonzero(expected[0] != found[0])
+        if len(different):
+            index = np.unravel_index(different[0], layer.shape)
+            return MismatchError(
+                f"{head}; first at layer {layer.name!r} ({layer.kind}), sample {number}, "
+                f"index ({', '.join(str(int(i)) for i in index)}): expected {expected[0][different[0]]:g} LSB, "
+                f"got {found[0][different[0]]:g} LSB, {abs(expected[0][different[0]] - found[0][different[0]]):g} LSB "
+                f"apart (1 LSB = 2^-{layer.dtype.fraction_bits}); compare its Precision in [hls] with the graph's"
+            )
+    output = int(np.argmax(error[number] != 0))
+    return MismatchError(
+        f"{head}; all layers agree, but output {output} of sample {number} is {got[number, output]} LSB in place of "
+        f"{want[number, output]} LSB; the AXI4-Stream top must be at fault: report it"
+    )

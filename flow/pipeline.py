@@ -1,0 +1,315 @@
+"""The pipeline: the literal tuple of stages, what each one depends on, caching and resuming."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from flow import steps
+from flow.boards import load as load_board
+from flow.config import Config, load
+from flow.data import fingerprint
+from flow.errors import ConfigError
+from flow.plan import find, program_version
+from flow.resources import data_folder
+from flow.store import Entry, Store, hashes, text_digest, write_atomically
+from flow.types import Manifest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its step, the stages and config keys it reads, and what else its result depends on."""
+
+    name: str
+    step: steps.Step
+    reads: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    uses_data: bool = False
+    uses_board: bool = False
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("train", steps.train, (), packages=("torch", "numpy"), uses_data=True),
+    Stage("prune", steps.prune, ("train",), packages=("torch", "numpy"), uses_data=True),
+    Stage("simplify", steps.simplify, ("prune",), packages=("torch", "numpy"), uses_data=True),
+    Stage(
+        "quantize",
+        steps.quantize,
+        ("simplify",),
+        packages=("torch", "brevitas", "qonnx", "onnx"),
+        uses_data=True,
+    ),
+    Stage("convert", steps.convert, ("quantize",), packages=("hls4ml", "qonnx", "onnx"), uses_board=True),
+    Stage(
+        "emulate",
+        steps.emulate,
+        ("quantize", "convert"),
+        packages=("qonnx", "onnxruntime"),
+        programs=("g++",),
+    ),
+    Stage(
+        "synthesize",
+        steps.synthesize,
+        ("quantize", "convert"),
+        programs=("vitis_hls", "vitis-run", "vivado"),
+        uses_board=True,
+    ),
+)
+NAMES = tuple(stage.name for stage in STAGES)
+
+Listener = Callable[[str, str, int, int, str], None]
+"""``listener(stage, event, done, total, text)``; event is ``start``, ``progress``, ``done`` or ``cached``."""
+
+
+def run(
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    first: str | None = None,
+    last: str | None = None,
+    seed: int | None = None,
+    listener: Listener | None = None,
+) -> Manifest:
+    """Run the stages in order; those whose inputs, options and versions are unchanged come from the store.
+
+    Args:
+        config: a ``flow.toml``, a dict of the same form, or ``None`` for the digits demo.
+        out: output folder; ``None``: ``runs/<name>``.
+        first: build this stage and all after it anew.
+        last: stop after this stage.
+        seed: in place of the config's.
+        listener: told about every step of the work.
+
+    Returns:
+        What ``<out>/manifest.json`` holds.
+
+    Raises:
+        ConfigError, UnsupportedError, ToolError, MismatchError: see the stages. Finished stages stay.
+    """
+    checked = load(config)
+    if seed is not None:
+        checked = Config(**{**vars(checked), "seed": seed})
+    for name in (first, last):
+        if name is not None and name not in NAMES:
+            raise ConfigError(
+                f"run: stage must be one of {', '.join(NAMES)}, not {name!r}; correct --from or --to"
+            )
+    folder = Path(out) if out is not None else Path("runs") / checked.name
+    load_board(checked.board)
+    try:
+        store = Store(folder)
+        with store.locked():
+            return _run(checked, folder, store, first, last, listener or (lambda *_: None))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ConfigError(
+                f"out: {str(folder)!r} must have room, not a full disk; free some and run again: "
+                "finished stages are kept"
+            ) from error
+        raise
+
+
+def _run(
+    config: Config, out: Path, store: Store, first: str | None, last: str | None, listener: Listener
+) -> Manifest:
+    started = time.perf_counter()
+    entries: dict[str, Entry] = {}
+    cached: dict[str, bool] = {}
+    stages = STAGES[: NAMES.index(last) + 1] if last else STAGES
+    for stage in stages:
+        key = _key(stage, config, entries)
+        anew = first is not None and NAMES.index(stage.name) >= NAMES.index(first)
+        entry = None if anew else store.find(stage.name, key)
+        cached[stage.name] = entry is not None
+        if entry is None:
+            listener(stage.name, "start", 0, 1, "")
+            entry = _build(stage, key, config, out, store, entries, listener)
+        entries[stage.name] = entry
+        store.show(stage.name, entry)
+        listener(stage.name, "cached" if cached[stage.name] else "done", 1, 1, "")
+    manifest = _manifest(config, entries, cached, time.perf_counter() - started)
+    from flow.report import render
+
+    write_atomically(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    write_atomically(out / "report.html", render(manifest))
+    return Manifest(out / "manifest.json", manifest)
+
+
+def _build(
+    stage: Stage,
+    key: str,
+    config: Config,
+    out: Path,
+    store: Store,
+    entries: Mapping[str, Entry],
+    listener: Listener,
+) -> Entry:
+    def progress(done: int, total: int, text: str) -> None:
+        listener(stage.name, "progress", done, total, text)
+
+    with store.building(stage.name) as folder:
+        start = time.perf_counter()
+        figures = stage.step(steps.Context(config, entries, out, progress), folder)
+        seconds = time.perf_counter() - start
+        return store.add(stage.name, key, folder, json.loads(json.dumps(figures)), seconds)
+
+
+def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
+    """Return what the stage's result depends on, as one hash."""
+    parts: dict[str, Any] = {
+        "stage": stage.name,
+        "flow": code_digest(),
+        "inputs": {name: entries[name].hash for name in stage.reads},
+        "options": config.options(stage.name),
+        "packages": {name: package_version(name) for name in stage.packages},
+        "programs": {name: [str(find(name)), program_version(name)] for name in stage.programs},
+    }
+    if stage.uses_data:
+        data = config.options("data")
+        print_ = fingerprint(data.get("train", "digits"), data.get("test"), config.base)
+        parts["data"] = [data, print_, config.seed]
+    if stage.uses_board:
+        parts["board"] = [repr(load_board(config.board)), config.synth_clk_period_ns]
+    if stage.name == "train":
+        parts["model"] = [dict(config.model), _model_digest(config)]
+    if stage.name == "convert":
+        parts["hls"] = config.hls
+    return text_digest(json.dumps(parts, sort_keys=True, default=str))
+
+
+@cache
+def code_digest() -> str:
+    """Return a hash of the flow's own sources and templates: other code may give other results."""
+    parts = [hashes(data_folder("hls_templates"))]
+    package = Path(__file__).parent
+    parts.append(
+        {
+            p.relative_to(package).as_posix(): text_digest(p.read_text("utf-8"))
+            for p in sorted(package.rglob("*.py"))
+        }
+    )
+    return text_digest(json.dumps(parts))
+
+
+def _model_digest(config: Config) -> dict[str, Any]:
+    """Return hashes of the Python files beside the network's and of the checkpoint."""
+    found: dict[str, Any] = {}
+    top = config.model["source"].partition(":")[0].partition(".")[0]
+    local = config.base / f"{top}.py"
+    if local.is_file():
+        found = {
+            path.name: text_digest(path.read_text("utf-8", "replace"))
+            for path in sorted(config.base.glob("*.py"))
+        }
+    elif (config.base / top).is_dir():
+        found = {name: digest for name, digest in hashes(config.base / top).items() if name.endswith(".py")}
+    elif top and top != "flow" and (spec := importlib.util.find_spec(top)) and spec.origin:
+        origin = Path(spec.origin)
+        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+        found = {str(path): text_digest(path.read_text("utf-8", "replace")) for path in files}
+    checkpoint = config.base / config.model.get("checkpoint", "")
+    if checkpoint.is_file():
+        import hashlib
+
+        found["checkpoint"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    return found
+
+
+def package_version(name: str) -> str | None:
+    """Return the installed version of a package, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _manifest(
+    config: Config, entries: Mapping[str, Entry], cached: Mapping[str, bool], total_seconds: float
+) -> dict[str, Any]:
+    figures = {name: entry.figures for name, entry in entries.items()}
+    packages = sorted(
+        {package for stage in STAGES for package in stage.packages} | {"prune2bit", "scikit-learn"}
+    )
+    manifest: dict[str, Any] = {
+        "name": config.name,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "flow_version": package_version("prune2bit"),
+        "seed": config.seed,
+        "config": {
+            "board": config.board,
+            "model": dict(config.model),
+            **{k: dict(v) for k, v in config.tables.items()},
+        },
+        "board": steps.board_facts(config.board),
+        "data": {"name": config.options("data").get("train", "digits"), **figures["train"]["samples"]},
+        "accuracy": {"float": figures["train"]["accuracy"]},
+        "layers": steps.layer_rows(entries),
+        "seconds": {
+            **{name: round(entry.seconds, 3) for name, entry in entries.items()},
+            "total": round(total_seconds, 3),
+        },
+        "cached": dict(cached),
+        "hashes": {name: entry.hash for name, entry in entries.items()},
+        "versions": {name: package_version(name) for name in packages},
+    }
+    if "prune" in figures:
+        manifest["accuracy"]["pruned"] = figures["prune"]["accuracy"]
+        manifest["channels"] = figures["prune"]["channels"]
+        manifest["pruning"] = {"history": figures["prune"]["history"]}
+    if "simplify" in figures:
+        manifest["macs"], manifest["parameters"] = (
+            figures["simplify"]["macs"],
+            figures["simplify"]["parameters"],
+        )
+        manifest["simplify"] = {"kept": figures["simplify"]["kept"]}
+    if "quantize" in figures:
+        manifest["accuracy"]["quantized"] = figures["quantize"]["accuracy"]
+    manifest["equality"] = _equality(figures)
+    if "convert" in figures:
+        manifest["hls"] = {
+            key: figures["convert"][key] for key in ("top", "io_type", "clock_period_ns", "part")
+        }
+    if "emulate" in figures:
+        manifest["emulation"] = {
+            key: figures["emulate"][key] for key in ("accuracy", "build_seconds", "samples_per_second")
+        }
+    if "synthesize" in figures:
+        manifest["synthesis"] = figures["synthesize"]
+    return manifest
+
+
+def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the equality chain: what was compared, over how many samples, and the largest difference."""
+    hops = []
+    if "simplify" in figures:
+        values = figures["simplify"]
+        hops.append(_hop("pruned = simplified", values["samples"], values["max_error"], "relative"))
+    if "quantize" in figures:
+        hops.append(_hop("torch = QONNX", figures["quantize"]["samples"], 0, "LSB"))
+    equality: dict[str, Any] = {"hops": hops}
+    if "emulate" in figures:
+        values = figures["emulate"]
+        hops.append(_hop("QONNX = C++ (csim)", values["samples"], values["max_error_lsb"], "LSB"))
+        equality |= {
+            "samples": values["samples"],
+            "max_error_lsb": values["max_error_lsb"],
+            "layers": values["layers"],
+        }
+    return equality
+
+
+def _hop(name: str, samples: int, max_error: float, unit: str) -> dict[str, Any]:
+    from flow.simplify import TOLERANCE
+
+    exact = max_error == 0 if unit == "LSB" else max_error <= TOLERANCE
+    return {"name": name, "samples": samples, "max_error": max_error, "unit": unit, "exact": exact}

@@ -1,0 +1,235 @@
+"""QONNX files: cleaning, executing over many samples, channels last. The only home of onnx and qonnx."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.names import identifier
+from flow.types import Progress, silent
+
+CHANNELS_LAST = "qonnx.custom_op.channels_last"
+BATCH = 64
+_KINDS = {
+    "QuantConv2d": "Conv",
+    "QuantLinear": "Gemm",
+    "QuantReLU": "Relu",
+    "MaxPool2d": "MaxPool",
+    "Flatten": "Flatten",
+    "add": "Add",
+}
+
+
+def load(path: Path) -> Any:
+    """Return the QONNX file as a qonnx ``ModelWrapper``.
+
+    Raises:
+        ConfigError: the file is missing or not an ONNX file.
+    """
+    from google.protobuf.message import DecodeError
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    if not path.is_file():
+        raise ConfigError(
+            f"qonnx: {str(path)!r} must be an existing file, not missing; run the stage quantize"
+        )
+    try:
+        return ModelWrapper(str(path))
+    except DecodeError as error:
+        raise ConfigError(
+            f"qonnx: {str(path)!r} must be an ONNX file, not broken: {error}; export it anew"
+        ) from error
+
+
+def clean(source: Path, target: Path, names: Sequence[tuple[str, str]]) -> None:
+    """Fold constants, infer shapes, and name the nodes of an exported file after the torch modules.
+
+    Args:
+        source: the exported file.
+        target: where the cleaned file goes.
+        names: (kind, name) of the modules in the order of execution; kinds without an ONNX node of their own
+            (quantizers) are passed over.
+    """
+    from qonnx.util.cleanup import cleanup_model
+
+    with quiet():
+        model = cleanup_model(load(source))
+    wanted = [(_KINDS[kind], name) for kind, name in names if kind in _KINDS]
+    _name_nodes(model, wanted)
+    model.save(str(target))
+
+
+def execute(model: Any, inputs: np.ndarray, *, progress: Progress = silent, context: bool = False) -> Any:
+    """Run a QONNX graph over many samples with qonnx's executor.
+
+    Args:
+        model: a ``ModelWrapper`` with batch size 1 and one input.
+        inputs: float32 (samples, ...), in the layout of the graph's input.
+        progress: called after every batch.
+        context: return every tensor of the graph, not only the output.
+
+    Returns:
+        float32 (samples, ...), or a dict of them by tensor name.
+    """
+    from qonnx.core.onnx_exec import execute_onnx
+
+    name, output = model.graph.input[0].name, model.graph.output[0].name
+    parts: list[Mapping[str, np.ndarray]] = []
+    with quiet():
+        for first in range(0, len(inputs), BATCH):
+            batch = np.ascontiguousarray(inputs[first : first + BATCH], dtype=np.float32)
+            sized = _with_batch(model, len(batch))
+            got = execute_onnx(sized, {name: batch}, return_full_exec_context=context)
+            parts.append(got)
+            progress(min(first + BATCH, len(inputs)), len(inputs), "executing QONNX")
+    if not context:
+        return np.concatenate([part[output] for part in parts])
+    return {key: np.concatenate([part[key] for part in parts]) for key in activations(model)}
+
+
+def activations(model: Any) -> list[str]:
+    """Return the names of the tensors that depend on the input, in order of execution."""
+    names = {model.graph.input[0].name: None}
+    for node in model.graph.node:
+        if any(source in names for source in node.input):
+            names.update(dict.fromkeys(node.output))
+    return list(names)
+
+
+def _with_batch(model: Any, size: int) -> Any:
+    """Return a copy whose activations have batch size ``size``."""
+    model = copy.deepcopy(model)
+    depend = set(activations(model))
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        if value.name in depend:
+            value.type.tensor_type.shape.dim[0].dim_value = size
+    return model
+
+
+def to_channels_last(model: Any) -> Any:
+    """Return an equal graph whose 4-D tensors are NHWC, as hls4ml reads it.
+
+    Every 4-D activation is re-labelled at once, so no transpose is needed: convs and pools move to qonnx's
+    channels-last domain with their weights as (O, H, W, I), and the weights of the dense layer behind a
+    flatten are permuted. The input becomes NHWC too. Everything else works on any layout.
+
+    Raises:
+        UnsupportedError: a flatten that is not followed by one dense layer.
+        MismatchError: the new graph does not compute the same on random inputs.
+    """
+    from onnx.helper import make_opsetid
+    from qonnx.transformation.gemm_to_matmul import GemmToMatMul
+    from qonnx.util.cleanup import cleanup_model
+
+    changed = copy.deepcopy(model)
+    for node in changed.graph.node:
+        if node.op_type in ("Conv", "MaxPool"):
+            node.domain = CHANNELS_LAST
+            if node.op_type == "Conv":
+                _permute_weights(changed, node, lambda w: w.transpose(0, 2, 3, 1))
+        elif node.op_type == "Flatten":
+            _permute_dense(changed, node)
+    opset = next(entry.version for entry in changed.model.opset_import if entry.domain in ("", "ai.onnx"))
+    changed.model.opset_import.append(make_opsetid(CHANNELS_LAST, opset))
+    for name in activations(model):
+        shape = model.get_tensor_shape(name)
+        if len(shape) == 4:
+            changed.set_tensor_shape(name, [shape[0], shape[2], shape[3], shape[1]])
+    with quiet():
+        changed = cleanup_model(cleanup_model(changed).transform(GemmToMatMul()))
+    _name_nodes(changed, _expected_nodes(model))
+    _check_equal(model, changed)
+    return changed
+
+
+def _expected_nodes(model: Any) -> list[tuple[str, str]]:
+    """Return (operator, name) of the compute nodes, a Gemm as the MatMul and Add that it becomes."""
+    wanted = []
+    for node in compute_nodes(model):
+        if node.op_type == "Gemm":
+            wanted += [("MatMul", node.name), ("Add", f"{node.name}_bias")]
+        else:
+            wanted.append((node.op_type, node.name))
+    return wanted
+
+
+def compute_nodes(model: Any) -> list[Any]:
+    """Return the nodes that are not quantizers, in order of execution."""
+    return [node for node in model.graph.node if node.op_type != "Quant"]
+
+
+def _name_nodes(model: Any, wanted: Sequence[tuple[str, str]]) -> None:
+    nodes = compute_nodes(model)
+    if [node.op_type for node in nodes] != [kind for kind, _ in wanted]:
+        raise UnsupportedError(
+            f"qonnx: graph must hold the nodes {', '.join(kind for kind, _ in wanted)}, "
+            f"not {', '.join(node.op_type for node in nodes)}; report the network"
+        )
+    taken: dict[str, str] = {}
+    for _, name in wanted:
+        if taken.setdefault(identifier(name), name) != name:
+            raise UnsupportedError(
+                f"qonnx: layers {taken[identifier(name)]!r} and {name!r} must have different names in C++, "
+                f"not both {identifier(name)!r}; rename one"
+            )
+    for node, (_, name) in zip(nodes, wanted, strict=True):
+        node.name = identifier(name)
+
+
+def _permute_weights(model: Any, node: Any, permute: Any) -> None:
+    quantizer = model.find_producer(node.input[1])
+    weight = np.ascontiguousarray(permute(model.get_initializer(quantizer.input[0])))
+    model.set_initializer(quantizer.input[0], weight)
+    model.set_tensor_shape(node.input[1], list(weight.shape))
+
+
+def _permute_dense(model: Any, node: Any) -> None:
+    shape = model.get_tensor_shape(node.input[0])
+    if len(shape) != 4:
+        return
+    readers = model.find_consumers(node.output[0])
+    if len(readers) != 1 or readers[0].op_type != "Gemm":
+        raise UnsupportedError(
+            f"convert: flatten {node.name!r} must be followed by one dense layer, not "
+            f"{', '.join(r.op_type for r in readers) or 'nothing'}; change the network"
+        )
+    channels, height, width = shape[1:]
+
+    def permute(weight: np.ndarray) -> np.ndarray:
+        cube = weight.reshape(len(weight), channels, height, width)
+        return cube.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+
+    _permute_weights(model, readers[0], permute)
+
+
+def _check_equal(before: Any, after: Any) -> None:
+    shape = before.get_tensor_shape(before.graph.input[0].name)
+    x = np.random.default_rng(0).normal(0, 1, (8, *shape[1:])).astype(np.float32)
+    want = execute(before, x)
+    got = execute(after, np.moveaxis(x, 1, -1) if x.ndim == 4 else x)
+    if want.shape != got.shape or not np.array_equal(want, got):
+        raise MismatchError(
+            "convert: the channels-last graph must equal the exported one on random inputs, not differ; "
+            "report the network"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' warnings about old operator sets and optional kernels off the terminal."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)

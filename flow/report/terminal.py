@@ -1,0 +1,130 @@
+"""The report's facts as a compact summary for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flow.report import text
+from flow.report.equality import DIFFERS, NOT_RUN
+from flow.report.layers import Cell, Layers
+from flow.report.view import View, view
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+BAR_CELLS = 20
+QUIET = (text.MISSING, "not synthesized yet", "not reported")
+
+
+def table(manifest: Mapping[str, Any]) -> Group:
+    """Return a run's summary for ``rich.print``; it fits 80 columns.
+
+    Args:
+        manifest: as ``flow.report.render`` takes it.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    seen = view(manifest)
+    title = Text(seen.name, style="bold")
+    for part in (seen.date, seen.board):
+        title.append(f"  {part}" if part else "", style="dim")
+    parts: list[Any] = [title, Text(seen.headline), Text()]
+    parts += [_accuracy(seen), Text()] if seen.accuracies else []
+    parts += [_layers(seen.layers), Text()] if seen.layers else []
+    parts += [_equality(seen), Text(), _budget(seen)]
+    if seen.budget.command:
+        tools = (
+            f"{', '.join(seen.budget.missing_tools)} not found here; " if seen.budget.missing_tools else ""
+        )
+        parts.append(Text(f"{tools}to synthesize, run on a workstation:", style="dim"))
+        parts.append(Text(f"  {seen.budget.command}", no_wrap=True, overflow="fold"))
+    parts += [Text(), _time(seen)] if seen.durations or seen.total_seconds else []
+    return Group(*parts)
+
+
+def _table(titles: Sequence[str], left: int = 1) -> Table:
+    """Start a table without frames; the first ``left`` columns are left-aligned, the others right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), header_style="dim")
+    for index, title in enumerate(titles):
+        made.add_column(title, justify="left" if index < left else "right", overflow="fold")
+    return made
+
+
+def _figure(figure: str, style: str = "") -> Any:
+    from rich.text import Text
+
+    return Text(figure, style="dim italic" if figure in QUIET else style)
+
+
+def _pair(cell: Cell) -> Any:
+    from rich.text import Text
+
+    made = Text()
+    if cell.before is not None:
+        made.append(f"{cell.before} → ", style="dim")
+    return made.append_text(_figure(cell.after))
+
+
+def _accuracy(seen: View) -> Table:
+    made = _table(("after", "accuracy", "points"))
+    for row in seen.accuracies.rows if seen.accuracies else ():
+        made.add_row(_figure(row.stage), _figure(row.figure), _figure(row.difference))
+    return made
+
+
+def _layers(layers: Layers) -> Table:
+    made = _table(("layer", *layers.columns))
+    for row in layers.rows:
+        made.add_row(_figure(row.name), *(_pair(cell) for cell in row.cells))
+    made.add_section()
+    made.add_row(_figure("total", "bold"), *(_pair(cell) for cell in layers.total.cells), style="bold")
+    return made
+
+
+def _equality(seen: View) -> Table:
+    made = _table(("equality", "", "", "", "largest error", "over"), left=4)
+    for hop in seen.equality.hops:
+        style = {DIFFERS: "bold red", NOT_RUN: "dim"}.get(hop.state, "green")
+        made.add_row(
+            _figure(hop.left),
+            _figure(hop.sign, style),
+            _figure(hop.right),
+            _figure(hop.state, style),
+            _figure(hop.error),
+            _figure(hop.samples),
+        )
+    return made
+
+
+def _budget(seen: View) -> Any:
+    from rich.console import Group
+
+    made = _table(("budget", "design", "board", "share"))
+    for use in seen.budget.uses:
+        style = "bold red" if use.over else ""
+        made.add_row(_figure(use.title), _figure(use.design), _figure(use.board), _figure(use.share, style))
+    lines = [_figure(f"{name} {value}") for name, value in seen.budget.timing]
+    return Group(made, *lines) if seen.budget.uses else Group(_figure(f"budget: {text.MISSING}"), *lines)
+
+
+def _time(seen: View) -> Table:
+    made = _table(("time", "seconds", "", ""), left=1)
+    made.columns[3].justify = "left"
+    for row in seen.durations:
+        blocks = "▇" * max(1, round(row.share * BAR_CELLS)) if row.picture else ""
+        made.add_row(
+            _figure(row.stage),
+            _figure(row.figure),
+            _figure("cached" if row.cached else "", "dim"),
+            _figure(blocks, "dim" if row.cached else "cyan"),
+        )
+    if seen.total_seconds:
+        made.add_section()
+        made.add_row(_figure("total", "bold"), _figure(seen.total_seconds, "bold"), "", "")
+    return made

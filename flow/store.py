@@ -1,0 +1,162 @@
+"""The store: results of stages by content, under ``<out>/.store``; they appear by rename, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flow.errors import ConfigError
+
+ENTRY = "entry.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished stage: its folder, the hash of its files, its figures and the seconds it took."""
+
+    folder: Path
+    hash: str
+    figures: Mapping[str, Any]
+    seconds: float
+
+
+class Store:
+    """Finished stages of one output folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.root = out / ".store"
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"out: {str(out)!r} must be a folder, not a file; choose another with --out")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / ".writable").touch()
+            (self.root / ".writable").unlink()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise ConfigError(
+                f"out: {str(out)!r} must be writable, not refuse ({error.strerror}); choose another with --out"
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run out of this folder; drop what a killed run left half done."""
+        with (self.root / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(
+                    f"out: {str(self.out)!r} must be used by one run at a time, not two; wait for the other, or choose "
+                    "another with --out"
+                ) from error
+            for left in self.root.glob(".building-*"):
+                shutil.rmtree(left)
+            yield
+
+    def find(self, stage: str, key: str) -> Entry | None:
+        """Return the finished stage with this key, its files checked, or None.
+
+        Raises:
+            ConfigError: a file of the entry is missing or was altered.
+        """
+        folder = self._folder(stage, key)
+        if not folder.is_dir():
+            return None
+        try:
+            record = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+            files, seconds, figures = record["files"], record["seconds"], record["figures"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(stage, folder, f"{ENTRY} cannot be read") from error
+        found = hashes(folder)
+        for name in sorted(files.keys() | found.keys()):
+            if files.get(name) != found.get(name):
+                raise self._damaged(stage, folder, f"{name} is missing or altered")
+        return Entry(folder, _digest(files), figures, seconds)
+
+    def _damaged(self, stage: str, folder: Path, what: str) -> ConfigError:
+        return ConfigError(
+            f"{stage}: cached result must be as it was written, but {what} in {folder}; "
+            f"keep what you need of it, then run again with --from {stage}"
+        )
+
+    def _folder(self, stage: str, key: str) -> Path:
+        return self.root / f"{stage}-{key[:16]}"
+
+    @contextmanager
+    def building(self, stage: str) -> Iterator[Path]:
+        """Give a folder to build in; it disappears when the block fails."""
+        folder = self.root / f".building-{stage}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def add(self, stage: str, key: str, built: Path, figures: Mapping[str, Any], seconds: float) -> Entry:
+        """Take a built folder into the store by rename; a result under the same key is replaced."""
+        files = hashes(built)
+        record = {"stage": stage, "key": key, "files": files, "figures": figures, "seconds": seconds}
+        write_atomically(built / ENTRY, json.dumps(record, indent=1) + "\n")
+        folder = self._folder(stage, key)
+        if folder.exists():
+            old = self.root / f".building-{stage}-old"
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(folder, old)
+            os.rename(built, folder)
+            shutil.rmtree(old)
+        else:
+            os.rename(built, folder)
+        return Entry(folder, _digest(files), figures, seconds)
+
+    def show(self, stage: str, entry: Entry) -> None:
+        """Point ``<out>/<stage>`` at the entry."""
+        link, fresh = self.out / stage, self.root / f".link-{stage}"
+        if link.exists() and not link.is_symlink():
+            raise ConfigError(
+                f"out: {str(link)!r} must be free for the stage's result, not taken; move it away, "
+                "or choose another --out"
+            )
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(entry.folder.relative_to(self.out))
+        os.replace(fresh, link)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file under ``folder`` but the entry's own record, by relative path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != ENTRY:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    return text_digest(json.dumps(files, sort_keys=True))
+
+
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text beside ``path`` and rename it into place."""
+    fresh = path.with_name(f".{path.name}.part")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)

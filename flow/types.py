@@ -1,0 +1,253 @@
+"""The dataclasses that stages hand to one another: frozen, standard library and numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, text)``: called while a stage works; ``total`` may change."""
+
+
+def silent(done: int, total: int, text: str) -> None:
+    """Ignore progress: the default of every stage."""
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """A fixed-point type; ``integer_bits`` counts the sign bit, as ``ap_fixed<W, I>`` does."""
+
+    signed: bool
+    integer_bits: int
+    fraction_bits: int
+
+    @property
+    def width(self) -> int:
+        return self.integer_bits + self.fraction_bits
+
+    @property
+    def minimum_lsb(self) -> int:
+        return -(1 << (self.width - 1)) if self.signed else 0
+
+    @property
+    def maximum_lsb(self) -> int:
+        return (1 << (self.width - int(self.signed))) - 1
+
+    def to_lsb(self, values: np.ndarray) -> np.ndarray:
+        """Round half to even and saturate real values onto the grid; returns int64 LSBs."""
+        scaled = np.rint(np.ldexp(np.asarray(values, dtype=np.float64), self.fraction_bits))
+        return np.clip(scaled, self.minimum_lsb, self.maximum_lsb).astype(np.int64)
+
+    def to_real(self, lsb: np.ndarray) -> np.ndarray:
+        """Turn integer LSBs back into float64 values."""
+        return np.ldexp(np.asarray(lsb, dtype=np.float64), -self.fraction_bits)
+
+    def __str__(self) -> str:
+        return f"{'' if self.signed else 'u'}fixed<{self.width},{self.integer_bits}>"
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output tensor: ``shape`` has no batch dimension, channels last."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: FixedPoint
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a chip offers or a design takes; ``None`` means not reported."""
+
+    luts: int | None = None
+    flip_flops: int | None = None
+    dsps: int | None = None
+    bram_bits: int | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board, read from ``boards/<name>.toml``."""
+
+    name: str
+    title: str
+    part: str
+    toolchains: tuple[str, ...]
+    clock_period_ns: float
+    resources: Resources
+    ps: Mapping[str, Any]
+    pins: Mapping[str, str]
+    source: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One program call: ``argv[0]`` is looked up on PATH; ``log`` is relative to the plan's folder."""
+
+    argv: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build that can run here or elsewhere: texts by relative path, commands in order, products."""
+
+    files: Mapping[str, str]
+    commands: tuple[Command, ...]
+    products: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a vendor tool said about a design."""
+
+    resources: Resources
+    fmax_mhz: float | None = None
+    slack_ns: float | None = None
+    latency_cycles: int | None = None
+    interval_cycles: int | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images and labels: inputs float32 ``(samples, ...)`` channels first, labels int64 ``(samples,)``."""
+
+    name: str
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Size of one Conv or Linear layer; MACs are for one sample."""
+
+    name: str
+    kind: str
+    inputs: int
+    outputs: int
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A float network with its accuracy on the test set (``None`` without labels)."""
+
+    model: Any
+    accuracy: float | None
+    history: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A network of the same shape whose pruned channels are zero."""
+
+    model: Any
+    pruned: Mapping[str, tuple[int, ...]]
+    channels_before: int
+    channels_after: int
+    accuracy: float | None
+    history: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Simplified:
+    """A smaller network that computes the same; ``max_error`` is relative, over full outputs."""
+
+    model: Any
+    max_error: float
+    samples: int
+    before: tuple[LayerCost, ...]
+    after: tuple[LayerCost, ...]
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A QONNX file with the samples that prove it equal to torch (``golden_path``, an .npz)."""
+
+    onnx_path: Path
+    golden_path: Path
+    inputs: tuple[Port, ...]
+    accuracy: float
+    samples: int
+    weight_bits: Mapping[str, int]
+    activation_bits: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class HlsLayer:
+    """One layer of the C++ and the QONNX tensor that it must equal."""
+
+    name: str
+    hls_name: str
+    kind: str
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: FixedPoint
+    reuse_factor: int | None = None
+    multipliers: int | None = None
+
+
+@dataclass(frozen=True)
+class HlsProject:
+    """An HLS C++ project on disk."""
+
+    path: Path
+    top: str
+    io_type: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    layers: tuple[HlsLayer, ...]
+    onnx_path: Path
+    golden_path: Path
+    clock_period_ns: float
+    part: str
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """The result of running the C++ against its references."""
+
+    samples: int
+    max_error_lsb: int
+    accuracy: float | None
+    outputs: np.ndarray
+    layers: tuple[str, ...]
+    build_seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """The vendor build: ``path`` and ``report`` are ``None`` while the tools have not run."""
+
+    path: Path | None
+    report: Report | None
+    folder: Path
+    command: str
+    missing_tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run measured: the contents of ``manifest.json``, with dotted look-ups."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a value by its dotted key, such as ``accuracy.float``."""
+        found: Any = self.values
+        for part in key.split("."):
+            found = found[part]
+        return found
