@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow.errors import UnsupportedError
-from flow.network import CONVS, kind, weighted
+from flow.network import CONVS, NORMS, kind, weighted
 
 if TYPE_CHECKING:
     from torch import fx
@@ -59,7 +59,7 @@ def analyse(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Cha
 
     Raises:
         UnsupportedError: a Linear layer on more than two dimensions, a flatten that is not over all but
-            the batch dimension, a sum that broadcasts channels.
+            the batch dimension, a sum that broadcasts channels, a conv or pool without a channel dimension.
     """
     made = _Labels()
     for node in graph.graph.nodes:
@@ -116,6 +116,12 @@ def _through_module(
     name: str, module: Any, shape: tuple[int, ...], source: np.ndarray, made: _Labels
 ) -> np.ndarray:
     what = kind(module)
+    dimensions = {"1d": 3, "2d": 4}.get(what[-2:], len(shape))
+    if what not in NORMS and len(shape) != dimensions:
+        raise UnsupportedError(
+            f"channels: layer {name!r} ({what}) must read {dimensions} dimensions, batch and channels first, "
+            f"not {len(shape)}; reshape its input"
+        )
     if what == "Linear":
         if len(shape) != 2:
             raise UnsupportedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -36,8 +37,8 @@ def load(
     Args:
         train: ``digits``, ``fashion-mnist``, ``mnist``, ``cifar10``, or an .npz file with ``x`` and ``y``
             (or ``x_train``, ``y_train`` and optionally ``x_test``, ``y_test``). Images are (samples, H, W),
-            (samples, H, W, C) or (samples, C, H, W); vectors are (samples, features). Integer images are
-            divided by the largest value of their type (digits by 16), floats are taken as they are.
+            (samples, H, W, C) or (samples, C, H, W); vectors are (samples, features). Integers of 8 or 16
+            bits are divided by the largest value of their type (digits by 16), floats are taken as they are.
         test: an .npz file with ``x`` and ``y``; without it, and without a test set in ``train``,
             ``test_fraction`` of the samples are held back.
         validation_fraction: share of the training samples, held back for decisions during training.
@@ -140,9 +141,9 @@ def _openml(name: str) -> tuple[np.ndarray, np.ndarray, None]:
 
 def _read_npz(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key in ("x", "y", *_SPLIT_KEYS)}
-    except (ValueError, OSError, BadZipFile, EOFError) as error:
+    except (ValueError, OSError, BadZipFile, EOFError, zlib.error) as error:
         raise ConfigError(
             f"data: {name!r} must be a whole .npz file of plain arrays, not {type(error).__name__}: {error}; "
             "write it anew with numpy.savez(file, x=..., y=...)"
@@ -154,8 +155,10 @@ def _read_npz(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[np.n
                 f"data: {name!r} must hold x and y (or x_train and y_train), but {key!r} is missing; "
                 "write it with numpy.savez(file, x=..., y=...)"
             )
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise ConfigError(f"data: {name!r} must hold x_test and y_test, not one of them; add the other")
     x, y = _checked(arrays[keys[0]], arrays[keys[1]], name)
-    if "x_test" in arrays and "y_test" in arrays:
+    if "x_test" in arrays:
         return x, y, _checked(arrays["x_test"], arrays["y_test"], name)
     return x, y, None
 
@@ -164,10 +167,10 @@ _SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def _checked(x: np.ndarray, y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    if len(x) != len(y) or y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+    if y.ndim != 1 or x.shape[:1] != y.shape or not np.issubdtype(y.dtype, np.integer):
         raise ConfigError(
             f"data: {name!r} must hold one integer label a sample, not {y.dtype} labels of shape {y.shape} for "
-            f"{len(x)} samples; save class numbers from 0"
+            f"samples of shape {x.shape}; save class numbers from 0"
         )
     if len(y) == 0 or y.min() < 0:
         raise ConfigError(
@@ -186,6 +189,10 @@ def _images(x: np.ndarray, name: str) -> np.ndarray:
     if x.ndim not in (2, 3, 4):
         raise ConfigError(
             f"data: {name!r} must hold vectors (2 dimensions) or images (3 or 4), not {x.ndim} dimensions; reshape x"
+        )
+    if x.dtype.kind not in "biuf" or (x.dtype.kind in "iu" and x.dtype.itemsize > 2):
+        raise ConfigError(
+            f"data: {name!r} must hold floats, or integers of 8 or 16 bits, not {x.dtype} samples; convert x"
         )
     scale = np.float32(np.iinfo(x.dtype).max) if np.issubdtype(x.dtype, np.integer) else np.float32(1)
     x = x.astype(np.float32) / scale

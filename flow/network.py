@@ -10,6 +10,9 @@ from __future__ import annotations
 import copy
 import json
 import operator
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +49,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "MaxPool1d": _MAX,
     "MaxPool2d": _MAX,
     "AvgPool1d": _AVG,
-    "AvgPool2d": _AVG,
+    "AvgPool2d": (*_AVG, "divisor_override"),
     "AdaptiveAvgPool1d": ("output_size",),
     "AdaptiveAvgPool2d": ("output_size",),
     "Flatten": ("start_dim", "end_dim"),
@@ -76,24 +79,51 @@ def trace(model: nn.Module, example: torch.Tensor) -> fx.GraphModule:
         UnsupportedError: the forward pass cannot be traced, or holds an operation outside `MODULES`.
         ConfigError: weights are not finite, or the example does not fit.
     """
-    from torch import fx
-
     check_finite(model)
-    if isinstance(model, fx.GraphModule):
-        graph = copy.deepcopy(model)
-    else:
-        try:
-            graph = fx.symbolic_trace(copy.deepcopy(model))
-        except Exception as error:
-            raise UnsupportedError(
-                f"model: forward must be traceable by torch.fx, not {type(error).__name__}: {error}; "
-                "replace branches and loops that depend on data"
-            ) from error
-    _check_fits(model, example)
+    graph = _symbolic(model)
     _normalize(graph)
     _check_supported(graph)
-    shapes(graph, example)
+    _check_fits(model, example)
+    _check_same(model, graph, example)
     return graph
+
+
+def _symbolic(model: nn.Module) -> fx.GraphModule:
+    from torch import fx
+
+    try:
+        model = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"model: weights must be plain parameters, not computed ones ({str(error).split('.')[0]}); "
+            "make masks and weight norms permanent first, e.g. with torch.nn.utils.prune.remove"
+        ) from error
+    if isinstance(model, fx.GraphModule):
+        return model
+    try:
+        return fx.symbolic_trace(model)
+    except Exception as error:
+        raise UnsupportedError(
+            f"model: forward must be traceable by torch.fx, not {type(error).__name__}: {error}; "
+            "replace branches and loops that depend on data"
+        ) from error
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` in evaluation mode for a while; every module gets its own flag back."""
+    flags = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def _like_weights(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of ``tensor`` in the type of the network's weights."""
+    return tensor.detach().to(next(iter(model.parameters()), tensor).dtype, copy=True)
 
 
 def check_finite(model: nn.Module) -> None:
@@ -111,22 +141,42 @@ def check_finite(model: nn.Module) -> None:
 def _check_fits(model: nn.Module, example: torch.Tensor) -> None:
     import torch
 
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
-            model(example)
-    except RuntimeError as error:
+        with torch.no_grad(), evaluating(model):
+            model(_like_weights(model, example))
+    except (RuntimeError, ValueError, IndexError) as error:
         raise ConfigError(
             f"model: input must fit the network, not have shape {tuple(example.shape)}: "
             f"{str(error).splitlines()[0]}; check [data] and [model]"
         ) from error
-    finally:
-        model.train(training)
+
+
+def _check_same(model: nn.Module, graph: fx.GraphModule, example: torch.Tensor) -> None:
+    """Refuse a graph that computes something else than the model, with one sample more than the example.
+
+    What is in place in the model is not in the graph, and a view of a fixed size becomes a flatten.
+    """
+    import torch
+
+    size = (len(example) + 1, *example.shape[1:])
+    x = _like_weights(graph, torch.randn(size, generator=torch.Generator().manual_seed(0)))
+    try:
+        with torch.no_grad(), evaluating(model), evaluating(graph):
+            want, got = model(x.clone()), graph(x.clone())
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UnsupportedError(
+            f"model: forward must take any batch size, but {len(x)} samples fail: {str(error).splitlines()[0]}; "
+            "write torch.flatten(x, 1) for a view of a fixed size"
+        ) from error
+    if want.shape != got.shape or not torch.allclose(want, got, rtol=0, atol=0, equal_nan=True):
+        raise UnsupportedError(
+            "model: forward must give the same without in-place operations and fixed batch sizes, not differ; "
+            "write x = x + y for x += y, relu(x) for relu_(x), torch.flatten(x, 1) for view"
+        )
 
 
 def _normalize(graph: fx.GraphModule) -> None:
-    """Rewrite functional spellings as modules, sums as operator.add; drop what is then unused."""
+    """Rewrite functional spellings as modules, sums as operator.add, nothing in place; drop what is unused."""
     import torch
     import torch.nn.functional as F  # noqa: N812
     from torch import nn
@@ -137,9 +187,10 @@ def _normalize(graph: fx.GraphModule) -> None:
     pools = {F.max_pool2d: nn.MaxPool2d, torch.max_pool2d: nn.MaxPool2d, F.max_pool1d: nn.MaxPool1d}
     pools |= {F.avg_pool2d: nn.AvgPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d}
     for node in list(graph.graph.nodes):
-        if node.op not in ("call_function", "call_method"):
+        if node.op not in ("call_function", "call_method") or not node.args:
             continue
         target: Any = node.target
+        reads_one = node.all_input_nodes == [node.args[0]]
         if target in relus:
             _replace(graph, node, nn.ReLU())
         elif target in flattens and _keeps_batch_only(node):
@@ -148,24 +199,27 @@ def _normalize(graph: fx.GraphModule) -> None:
             node.op, node.target = "call_function", operator.add
         elif target in (torch.cat, torch.concat) and _axis(node) == 1:
             node.target, node.args, node.kwargs = torch.cat, (node.args[0], 1), {}
-        elif target in pools:
+        elif target in pools and reads_one:
             options = {k: v for k, v in node.kwargs.items() if k != "return_indices"}
             _replace(graph, node, pools[target](*node.args[1:], **options))
     for name, module in list(graph.named_modules()):
         if kind(module) == "Dropout2d":
             graph.set_submodule(name, nn.Dropout(module.p))
+        elif getattr(module, "inplace", False):
+            module.inplace = False
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()
 
 
 def _keeps_batch_only(node: fx.Node) -> bool:
-    """Tell whether a flatten, view or reshape is ``(batch, everything else)``."""
+    """Tell whether a flatten, view or reshape may be ``(batch, everything else)``; `_check_same` proves it."""
     rest: tuple[Any, ...] = tuple(node.args[1:])
     if getattr(node.target, "__name__", node.target) == "flatten":
-        return (node.kwargs.get("start_dim", rest[0] if rest else 0)) == 1 and len(rest) < 2
+        given = {**dict(zip(("start_dim", "end_dim"), rest, strict=False)), **node.kwargs}
+        return (given.get("start_dim", 0), given.get("end_dim", -1)) == (1, -1)
     shape = rest[0] if len(rest) == 1 and isinstance(rest[0], tuple | list) else rest
-    return len(shape) == 2 and shape[1] == -1
+    return len(shape) == 2
 
 
 def _axis(node: fx.Node) -> Any:
@@ -184,35 +238,57 @@ def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
 
 
 def _check_supported(graph: fx.GraphModule) -> None:
-    import torch
+    from torch import nn
 
     users: dict[str, str] = {}
     for node in graph.graph.nodes:
         if node.op == "call_module":
             module = graph.get_submodule(node.target)
-            if kind(module) not in MODULES:
+            _check_kind(node.target, kind(module))
+            if type(module) is not getattr(nn, kind(module)):
                 raise UnsupportedError(
-                    f"model: layer {node.target!r} ({kind(module)}) is not supported; "
-                    f"supported layers: {', '.join(MODULES)}"
+                    f"model: layer {node.target!r} must be torch.nn's own {kind(module)}, "
+                    f"not {type(module).__module__}'s; convert it first"
                 )
-            if node.target in users and list(module.parameters()):
+            if node.target in users and module.state_dict():
                 raise UnsupportedError(
                     f"model: layer {node.target!r} ({kind(module)}) must be used once, not twice; "
                     "give each use a layer of its own"
                 )
             users[node.target] = node.name
-        elif node.op not in ("placeholder", "output") and node.target not in (operator.add, torch.cat):
+        elif node.op not in ("placeholder", "output") and not _is_join(node):
             name = getattr(node.target, "__name__", node.target)
             raise UnsupportedError(
                 f"model: operation {name!r} (node {node.name!r}) is not supported; "
                 "use standard torch.nn layers, x + y, torch.cat over channels, or flatten"
             )
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    if len(inputs) != 1 or not hasattr(output_node(graph).args[0], "op"):
+    inputs = sum(node.op == "placeholder" for node in graph.graph.nodes)
+    result: Any = output_node(graph).args[0]
+    outputs = 1 if hasattr(result, "op") else len(result) if isinstance(result, tuple | list | dict) else 0
+    if inputs != 1 or not hasattr(result, "op"):
         raise UnsupportedError(
-            f"model: network must have one input and one output tensor, not {len(inputs)} inputs; "
+            f"model: network must have one input and one output tensor, not {inputs} and {outputs}; "
             "wrap it in a module with one of each"
         )
+
+
+def _check_kind(name: str, what: str) -> None:
+    if what not in MODULES:
+        raise UnsupportedError(
+            f"model: layer {name!r} ({what}) is not supported; supported layers: {', '.join(MODULES)}"
+        )
+
+
+def _is_join(node: fx.Node) -> bool:
+    """Tell whether a node is a sum of two tensors or a concatenation of channels."""
+    import torch
+
+    if node.op != "call_function" or node.kwargs:
+        return False
+    if node.target is torch.cat:
+        parts, *axis = node.args
+        return axis == [1] and isinstance(parts, tuple | list) and all(hasattr(part, "op") for part in parts)
+    return node.target is operator.add and all(hasattr(arg, "op") for arg in node.args)
 
 
 def input_node(graph: fx.GraphModule) -> fx.Node:
@@ -230,11 +306,8 @@ def shapes(graph: fx.GraphModule, example: torch.Tensor) -> dict[str, tuple[int,
     import torch
     from torch.fx.passes.shape_prop import ShapeProp
 
-    training = graph.training
-    graph.eval()
-    with torch.no_grad():
-        ShapeProp(graph).propagate(example.to(next(iter(graph.parameters()), example).dtype))
-    graph.train(training)
+    with torch.no_grad(), evaluating(graph):
+        ShapeProp(graph).propagate(_like_weights(graph, example))
     return {
         node.name: tuple(node.meta["tensor_meta"].shape)
         for node in graph.graph.nodes
@@ -304,15 +377,20 @@ def save(graph: fx.GraphModule, folder: Path) -> None:
 
 
 def load(folder: Path) -> fx.GraphModule:
-    """Read what `save` wrote; returns the graph in evaluation mode."""
+    """Read what `save` wrote; returns the graph in evaluation mode. Nothing in the files is executed.
+
+    Raises:
+        UnsupportedError: ``network.json`` holds a layer outside `MODULES`.
+        ConfigError: it holds a name or an operation that `save` does not write.
+    """
     import torch
     from torch import fx, nn
 
     description = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+    _check_names(description)
     root = nn.Module()
     for name, entry in description["modules"].items():
-        if entry["kind"] not in MODULES:
-            raise UnsupportedError(f"model: layer {name!r} ({entry['kind']}) is not supported")
+        _check_kind(name, entry["kind"])
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["options"].items()}
         _set(root, name, getattr(nn, entry["kind"])(**options))
     graph = fx.Graph()
@@ -327,8 +405,23 @@ def load(folder: Path) -> fx.GraphModule:
             arguments = (inputs, 1) if target is torch.cat else arguments
         made[entry["name"]] = graph.create_node(entry["op"], target, arguments, name=entry["name"])
     model = fx.GraphModule(root, graph)
-    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    state = torch.load(folder / "weights.pt", weights_only=True)
+    model.to(next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32))
+    model.load_state_dict(state)
     return model.eval()
+
+
+def _check_names(description: Mapping[str, Any]) -> None:
+    """Refuse what would be more than a name in the code that torch.fx writes from a graph."""
+    plain = {"placeholder": r"[A-Za-z_]\w*", "call_module": r'[^"\\\x00-\x1f]+'}
+    plain |= {"call_function": "add|cat", "output": "output"}
+    for entry in description["nodes"]:
+        for text, pattern in ((entry["name"], r"\w+"), (entry["target"], plain.get(entry["op"], ""))):
+            if not re.fullmatch(pattern, text):
+                raise ConfigError(
+                    f"model: network.json must hold what flow.network.save writes, not {text!r} ({entry['op']}); "
+                    "run the stage that wrote it again"
+                )
 
 
 def _set(root: nn.Module, path: str, module: nn.Module) -> None:

@@ -19,7 +19,7 @@ from flow.boards import load as load_board
 from flow.config import Config, load
 from flow.data import fingerprint
 from flow.errors import ConfigError
-from flow.plan import find, program_version
+from flow.plan import find, program_version, require
 from flow.resources import data_folder
 from flow.store import Entry, Store, hashes, text_digest, write_atomically
 from flow.types import Manifest
@@ -55,7 +55,6 @@ STAGES: tuple[Stage, ...] = (
         steps.emulate,
         ("quantize", "convert"),
         packages=("qonnx", "onnxruntime"),
-        programs=("g++",),
     ),
     Stage(
         "synthesize",
@@ -106,17 +105,14 @@ def run(
             )
     folder = Path(out) if out is not None else Path("runs") / checked.name
     load_board(checked.board)
-    try:
-        store = Store(folder)
-        with store.locked():
+    store = Store(folder)
+    with store.locked():
+        try:
             return _run(checked, folder, store, first, last, listener or (lambda *_: None))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ConfigError(
-                f"out: {str(folder)!r} must have room, not a full disk; free some and run again: "
-                "finished stages are kept"
-            ) from error
-        raise
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise store.no_room() from error
+            raise
 
 
 def _run(
@@ -126,6 +122,8 @@ def _run(
     entries: dict[str, Entry] = {}
     cached: dict[str, bool] = {}
     stages = STAGES[: NAMES.index(last) + 1] if last else STAGES
+    if any(stage.name == "emulate" for stage in stages):  # said before the long work, not after it
+        require(_compiler(config), "emulate")
     for stage in stages:
         key = _key(stage, config, entries)
         anew = first is not None and NAMES.index(stage.name) >= NAMES.index(first)
@@ -173,6 +171,7 @@ def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
         "options": config.options(stage.name),
         "packages": {name: package_version(name) for name in stage.packages},
         "programs": {name: [str(find(name)), program_version(name)] for name in stage.programs},
+        "compiler": program_version(_compiler(config)) if stage.name == "emulate" else None,
     }
     if stage.uses_data:
         data = config.options("data")
@@ -185,6 +184,10 @@ def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
     if stage.name == "convert":
         parts["hls"] = config.hls
     return text_digest(json.dumps(parts, sort_keys=True, default=str))
+
+
+def _compiler(config: Config) -> str:
+    return str(config.options("emulate").get("compiler", "g++"))
 
 
 @cache
@@ -265,7 +268,7 @@ def _manifest(
     if "prune" in figures:
         manifest["accuracy"]["pruned"] = figures["prune"]["accuracy"]
         manifest["channels"] = figures["prune"]["channels"]
-        manifest["pruning"] = {"history": figures["prune"]["history"]}
+        manifest["pruning"] = {key: figures["prune"][key] for key in ("stopped", "history")}
     if "simplify" in figures:
         manifest["macs"], manifest["parameters"] = (
             figures["simplify"]["macs"],

@@ -56,6 +56,19 @@ def missing(plan: Plan) -> tuple[str, ...]:
     return tuple(program for program in programs if find(program) is None)
 
 
+def require(program: str, subject: str) -> None:
+    """Refuse to go on without ``program``.
+
+    Raises:
+        ToolError: it is not on PATH.
+    """
+    if find(program) is None:
+        hint = _HINTS.get(program, "install it")
+        raise ToolError(
+            f"{subject}: {program!r} must be on PATH, not missing; {hint} (flow doctor shows what was found)"
+        )
+
+
 def write(plan: Plan, folder: Path) -> None:
     """Write the plan's files under ``folder``."""
     for name, text in plan.files.items():
@@ -86,12 +99,8 @@ def run(
     Raises:
         ToolError: a program is missing, fails, runs past its limit, or leaves a product out.
     """
-    absent = missing(plan)
-    if absent:
-        hint = _HINTS.get(absent[0], "install it")
-        raise ToolError(
-            f"{subject}: {absent[0]!r} must be on PATH, not missing; {hint} (flow doctor shows what was found)"
-        )
+    for command in plan.commands:
+        require(command.argv[0], subject)
     write(plan, folder)
     for command in plan.commands:
         _run_one(command, folder, subject, timeout_s, env, on_line)

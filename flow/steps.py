@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+HLS_FOLDER = "hls"
 Figures = dict[str, Any]
 Step = Callable[["Context", Path], Figures]
 
@@ -96,6 +98,7 @@ def prune(context: Context, out: Path) -> Figures:
     return {
         "accuracy": pruned.accuracy,
         "channels": {"before": pruned.channels_before, "after": pruned.channels_after},
+        "stopped": pruned.stopped,
         "history": list(pruned.history),
     }
 
@@ -155,9 +158,11 @@ def convert(context: Context, out: Path) -> Figures:
     """Write the HLS project."""
     from flow.convert import convert as stage
 
+    folder = out / HLS_FOLDER
+    folder.mkdir()
     project = stage(
         load_quantized(context.entries["quantize"]),
-        out=out,
+        out=folder,
         board=context.config.board,
         clock_period_ns=context.config.synth_clk_period_ns,
         hls=context.config.hls,
@@ -201,11 +206,10 @@ def synthesize(context: Context, out: Path) -> Figures:
         progress=context.progress,
     )
     done = made.path is not None
-    shown = context.out / "synthesize"
     return {
         "status": "done" if done else "not run",
         "bitstream": made.path.relative_to(out).as_posix() if made.path else None,
-        "command": f"cd {shown} && sh build.sh",
+        "command": f"cd {shlex.quote(str(context.out / 'synthesize'))} && sh build.sh",
         "missing_tools": list(made.missing_tools),
         "report": dataclasses.asdict(made.report) if made.report else None,
     }
@@ -227,7 +231,9 @@ def build_model(config: Config) -> nn.Module:
         )
     sys.path.insert(0, str(config.base.resolve()))
     try:
-        made = getattr(importlib.import_module(module_name), function)()
+        loaded = sys.modules.get(module_name)  # it may have been edited since, in a notebook's process
+        module = importlib.reload(loaded) if loaded else importlib.import_module(module_name)
+        made = getattr(module, function)()
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"[model]: source {source!r} must be importable, not fail with {type(error).__name__}: {error}; "
@@ -299,13 +305,13 @@ def load_project(entry: Entry, quantized: Entry) -> HlsProject:
         for layer in figures["layers"]
     ]
     return HlsProject(
-        path=entry.folder,
+        path=entry.folder / HLS_FOLDER,
         top=figures["top"],
         io_type=figures["io_type"],
         inputs=tuple(_port(port) for port in figures["inputs"]),
         outputs=tuple(_port(port) for port in figures["outputs"]),
         layers=tuple(layers),
-        onnx_path=entry.folder / "model.onnx",
+        onnx_path=entry.folder / HLS_FOLDER / "model.onnx",
         golden_path=quantized.folder / "golden.npz",
         clock_period_ns=figures["clock_period_ns"],
         part=figures["part"],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flow.errors import ConfigError
+from flow.errors import ConfigError, ToolError
 
 ENTRY = "entry.json"
 
@@ -43,7 +43,7 @@ class Store:
             (self.root / ".writable").unlink()
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise
+                raise self.no_room() from error
             raise ConfigError(
                 f"out: {str(out)!r} must be writable, not refuse ({error.strerror}); choose another with --out"
             ) from error
@@ -66,6 +66,8 @@ class Store:
     def find(self, stage: str, key: str) -> Entry | None:
         """Return the finished stage with this key, its files checked, or None.
 
+        Files that were added since, such as a vendor build's, do no harm.
+
         Raises:
             ConfigError: a file of the entry is missing or was altered.
         """
@@ -78,8 +80,8 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(stage, folder, f"{ENTRY} cannot be read") from error
         found = hashes(folder)
-        for name in sorted(files.keys() | found.keys()):
-            if files.get(name) != found.get(name):
+        for name in sorted(files):
+            if files[name] != found.get(name):
                 raise self._damaged(stage, folder, f"{name} is missing or altered")
         return Entry(folder, _digest(files), figures, seconds)
 
@@ -100,8 +102,18 @@ class Store:
         folder.mkdir()
         try:
             yield folder
+        except (OSError, RuntimeError, ToolError) as error:  # torch reports a failed write as a RuntimeError
+            if disk_is_full(folder):
+                raise self.no_room() from error
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def no_room(self) -> ConfigError:
+        """Return the error of a full disk."""
+        return ConfigError(
+            f"out: {str(self.out)!r} must have room, not a full disk; free some and run again: finished stages are kept"
+        )
 
     def add(self, stage: str, key: str, built: Path, figures: Mapping[str, Any], seconds: float) -> Entry:
         """Take a built folder into the store by rename; a result under the same key is replaced."""
@@ -160,3 +172,15 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Tell whether a megabyte finds no room in ``folder``."""
+    probe = folder / ".room"
+    try:
+        probe.write_bytes(bytes(1 << 20))
+    except OSError as error:
+        return error.errno == errno.ENOSPC
+    finally:
+        probe.unlink(missing_ok=True)
+    return False

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from flow import network, training
-from flow.errors import ConfigError
 from flow.types import Data, Progress, Trained, silent
 
 if TYPE_CHECKING:
@@ -47,13 +46,14 @@ def train(
     """
     import torch
 
-    if epochs < 0 or batch_size < 2:
-        raise ConfigError(
-            f"train: epochs must be at least 0 and batch_size at least 2, not {epochs} and {batch_size}"
-        )
+    training.check_options(
+        "train", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
+    )
     training.seed_everything(seed)
-    training.check_labels(model, data.train)
+    training.check_labels(model, data.train, data.validation, data.test)
     graph = network.trace(model, torch.from_numpy(data.train[0][:2]))
+    if epochs:
+        training.check_trainable(graph)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(graph.parameters(), lr=learning_rate, weight_decay=weight_decay)
     best, state = math.inf, training.snapshot(graph)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow.errors import ConfigError
+from flow.network import evaluating
 
 if TYPE_CHECKING:
     import torch
@@ -31,16 +32,46 @@ def tensors(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(split[0]), torch.from_numpy(split[1])
 
 
-def check_labels(model: nn.Module, split: Split) -> None:
+def check_options(
+    subject: str, *, epochs: int, batch_size: int, learning_rate: float, weight_decay: float = 0.0
+) -> None:
+    """Refuse options of a training that no training could use."""
+    for name, value, holds, rule, usual in (
+        ("epochs", epochs, epochs >= 0, "at least 0", "20 to 100 is usual"),
+        ("batch_size", batch_size, batch_size >= 2, "at least 2", "64 is usual"),
+        ("learning_rate", learning_rate, learning_rate > 0, "above 0", "0.001 is usual"),
+        ("weight_decay", weight_decay, weight_decay >= 0, "at least 0", "0.0001 is usual"),
+    ):
+        if not holds:
+            raise ConfigError(f"{subject}: {name} must be {rule}, not {value}; {usual}")
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a network whose weights are all frozen."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            "model: weights must be trainable, not all frozen; call model.requires_grad_(True) on what may change"
+        )
+
+
+def check_labels(model: nn.Module, *splits: Split) -> None:
     """Refuse samples that do not fit the network and labels that its outputs cannot tell apart."""
+    for split in splits:
+        _check_split(model, split)
+
+
+def _check_split(model: nn.Module, split: Split) -> None:
     import torch
 
     x, y = tensors(split)
-    model.eval()
+    if len(y) == 0:
+        raise ConfigError(
+            "data: train, validation and test must hold at least one sample each, not 0; add samples"
+        )
     try:
-        with torch.no_grad():
-            outputs = model(x[:1])
-    except RuntimeError as error:
+        with torch.no_grad(), evaluating(model):
+            outputs = model(x[:1].clone())
+    except (RuntimeError, ValueError, IndexError) as error:
         raise ConfigError(
             f"data: samples must fit the network, not have shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}; "
             "check [data] and [model]"
@@ -50,6 +81,8 @@ def check_labels(model: nn.Module, split: Split) -> None:
             f"data: labels must be below the network's outputs {tuple(outputs.shape[1:])}, not reach {int(y.max())}; "
             "give the network one output a class"
         )
+    if int(y.min()) < 0:
+        raise ConfigError(f"data: labels must be from 0 on, not {int(y.min())}; save class numbers")
 
 
 def batches(split: Split, size: int, generator: torch.Generator) -> Iterator[tuple[Any, Any]]:
@@ -93,10 +126,14 @@ def train_epoch(
             after_step()
         total += float(loss.detach()) * len(y)
         seen += len(y)
-    mean = total / max(seen, 1)
-    if not np.isfinite(mean):
-        raise ConfigError(f"{subject}: loss must stay finite, not become {mean}; lower learning_rate")
-    return mean
+    return finite(total / max(seen, 1), subject)
+
+
+def finite(loss: float, subject: str) -> float:
+    """Return ``loss``, unless the training has diverged."""
+    if not np.isfinite(loss):
+        raise ConfigError(f"{subject}: loss must stay finite, not become {loss}; lower learning_rate")
+    return loss
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[float, float]:
@@ -106,19 +143,15 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[flo
 
     x, y = tensors(split)
     outputs = predict(model, x, batch_size)
-    loss = float(cross_entropy(outputs, y)) if len(y) else float("nan")
-    return loss, float((outputs.argmax(1) == y).to(torch.float64).mean())
+    return float(cross_entropy(outputs, y)), float((outputs.argmax(1) == y).to(torch.float64).mean())
 
 
 def predict(model: nn.Module, x: torch.Tensor, batch_size: int = 512) -> torch.Tensor:
     """Return the network's outputs in evaluation mode."""
     import torch
 
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         parts = [model(x[first : first + batch_size]) for first in range(0, len(x), batch_size)]
-    model.train(training)
     return torch.cat([getattr(part, "value", part) for part in parts])
 
 

@@ -149,13 +149,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Pruned:
-    """A network of the same shape whose pruned channels are zero."""
+    """A network of the same shape whose pruned channels are zero; ``stopped`` says why there are no more."""
 
     model: Any
     pruned: Mapping[str, tuple[int, ...]]
     channels_before: int
     channels_after: int
     accuracy: float | None
+    stopped: str
     history: tuple[Mapping[str, float], ...] = ()
 
 

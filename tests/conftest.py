@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,3 +11,23 @@ def needs(program: str) -> pytest.MarkDecorator:
     """Skip where ``program`` is not on PATH; with FLOW_REQUIRE_TOOLS=1 the test runs, and fails, instead."""
     absent = shutil.which(program) is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1"
     return pytest.mark.skipif(absent, reason=f"{program!r} is not on PATH")
+
+
+SMALL = {
+    "name": "small",
+    "model": {"source": "flow.networks:digits_cnn"},
+    "train": {"epochs": 3},
+    "prune": {"pruning_ratio": 0.875, "twt": None, "pwe": 1, "epochs": 9},
+    "quantize": {"epochs": 1},
+}
+"""The digits demo with few epochs: every stage does its real work, in some 20 seconds."""
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output folder of a finished run of `SMALL`; tests copy it before they change it."""
+    from flow import pipeline
+
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    pipeline.run(SMALL, out=folder)
+    return folder

@@ -11,7 +11,7 @@ from typing import Any
 
 from flow import qonnx_graph
 from flow.convert.folding import Fold, choose
-from flow.errors import ConfigError, UnsupportedError
+from flow.errors import ConfigError, FlowError, UnsupportedError
 from flow.types import FixedPoint, HlsLayer, Port
 
 DEFAULT_PRECISION = "fixed<16,6>"
@@ -59,7 +59,7 @@ def write_project(
             for layer in model.get_layers():
                 layer.set_attr("trace", layer.name in traced)
             model.write()
-    except (ConfigError, UnsupportedError):
+    except (FlowError, OSError):
         raise
     except Exception as error:
         raise UnsupportedError(

@@ -48,8 +48,8 @@ def prune(
         criterion: a name in `flow.prune.criteria.CRITERIA`; ``None``: ``taylor`` with data, else ``magnitude``.
         ignored_layers: names of layers whose channels stay.
         pwe: plateau waiting epochs.
-        twt: threshold worsening tolerance, relative. ``None``: each step removes an eighth of
-            what ``pruning_ratio`` asks for, whatever the loss does.
+        twt: threshold worsening tolerance, relative. ``None``: each step removes an eighth of what
+            ``pruning_ratio`` asks for, whatever the loss does, after a ninth of the epochs at the latest.
         epochs: limit of all epochs together.
         learning_rate, batch_size, weight_decay: of the training between steps (AdamW).
         seed: seed of the order of the samples.
@@ -69,6 +69,9 @@ def prune(
 
     criterion = criterion or ("taylor" if data else "magnitude")
     _check_options(pruning_ratio, criterion, pwe, twt, data is not None, CRITERIA)
+    training.check_options(
+        "prune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
+    )
     training.seed_everything(seed)
     graph = network.trace(model, example)
     channels = analyse(graph, network.shapes(graph, example))
@@ -90,8 +93,10 @@ def prune(
     )
     if data is None:
         procedure.remove(procedure.budget)
+        procedure.stopped = procedure.reason(None)
     else:
-        training.check_labels(graph, data.train)
+        training.check_labels(graph, data.train, data.validation, data.test)
+        training.check_trainable(graph)
         procedure.run(
             data,
             pwe=pwe,
@@ -111,6 +116,7 @@ def prune(
         channels_before=total,
         channels_after=total - len(procedure.masks.pruned),
         accuracy=accuracy,
+        stopped=procedure.stopped,
         history=tuple(procedure.history),
     )
 

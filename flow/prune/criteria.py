@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -62,13 +63,13 @@ def taylor(graph: fx.GraphModule, channels: Channels, split: Split | None) -> di
             "prune: criterion 'taylor' must have data to take gradients on; give data, or 'magnitude'"
         )
 
+    graph = copy.deepcopy(graph).eval().requires_grad_(True)  # frozen layers have a score too
     affine = {str(node.target): module for node, module in weighted(graph)}
     for norm, layer in fusable(graph):
         module = graph.get_submodule(str(norm.target))
         if module.weight is not None:
             affine[str(layer.target)] = module
     squares = {name: torch.zeros(len(module.weight), dtype=torch.float64) for name, module in affine.items()}
-    graph.eval()
     x, y = tensors(split)
     for first in range(0, len(y), TAYLOR_BATCH):
         graph.zero_grad(set_to_none=True)
@@ -76,7 +77,6 @@ def taylor(graph: fx.GraphModule, channels: Channels, split: Split | None) -> di
         torch.nn.functional.cross_entropy(graph(x[batch]), y[batch]).backward()
         for name, module in affine.items():
             squares[name] += sum(_moment(p) for p in (module.weight, module.bias) if p is not None).square()
-    graph.zero_grad(set_to_none=True)
     count = -(-len(y) // TAYLOR_BATCH)
     scores = {name: (total / count).sqrt().tolist() for name, total in squares.items()}
     return {label: sum(scores[layer][row] for layer, row in rows) for label, rows in channels.writers.items()}

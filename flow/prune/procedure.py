@@ -39,6 +39,10 @@ class Procedure:
         self.criterion = criterion
         self.split = split
         self.prunable = frozenset(channels.prunable(ignored_layers))
+        self._owners: dict[str, set[int]] = {}
+        for label, rows in channels.writers.items():
+            for layer, _ in rows:
+                self._owners.setdefault(layer, set()).add(label)
         total = len(channels.prunable())
         self.budget = (
             len(self.prunable) if pruning_ratio is None else math.floor(pruning_ratio * total + 1e-9)
@@ -50,6 +54,7 @@ class Procedure:
             )
         self.masks = Masks(graph, channels)
         self.history: list[dict[str, float]] = []
+        self.stopped = "the epochs are used up"
 
     @property
     def left(self) -> int:
@@ -64,29 +69,21 @@ class Procedure:
 
     def remove(self, count: int) -> int:
         """Zero the ``count`` least channels, but never the last one of a layer; returns how many went."""
-        return self._zero(list(self.candidates())[:count])
+        return len(self._zero(list(self.candidates()), count))
 
-    def _zero(self, labels: list[int]) -> int:
-        """Zero ``labels`` in this order, leaving one channel to every layer."""
-        gone = set(self.masks.pruned)
+    def _zero(self, labels: list[int], limit: int | None = None) -> list[int]:
+        """Zero up to ``limit`` of ``labels`` in this order, leaving one channel to every layer; return them."""
+        room = self.left if limit is None else min(limit, self.left)
+        chosen: list[int] = []
+        alive = {layer: len(owners - self.masks.pruned) for layer, owners in self._owners.items()}
         for label in labels:
-            if len(gone) - len(self.masks.pruned) < self.left and not self._is_last(label, gone):
-                gone.add(label)
-        count = len(gone) - len(self.masks.pruned)
-        self.masks.add(gone)
-        return count
-
-    def _is_last(self, label: int, gone: set[int]) -> bool:
-        for layer, _ in self.channels.writers[label]:
-            owners = set(self._layer_labels(layer))
-            if owners <= gone | {label}:
-                return True
-        return False
-
-    def _layer_labels(self, layer: str) -> list[int]:
-        return [
-            label for label, rows in self.channels.writers.items() if any(name == layer for name, _ in rows)
-        ]
+            layers = {layer for layer, _ in self.channels.writers[label]}
+            if len(chosen) < room and all(alive[layer] > 1 for layer in layers):
+                chosen.append(label)
+                for layer in layers:
+                    alive[layer] -= 1
+        self.masks.add(chosen)
+        return chosen
 
     def run(
         self,
@@ -106,7 +103,7 @@ class Procedure:
         generator = torch.Generator().manual_seed(seed)
         plateau = Plateau(pwe)
         loss, accuracy = training.evaluate(self.graph, data.validation)
-        plateau.fires(loss, self.graph)
+        plateau.fires(training.finite(loss, "prune"), self.graph)
         self._note(0, None, loss, accuracy)
         for epoch in range(1, epochs + 1):
             training.train_epoch(
@@ -118,14 +115,19 @@ class Procedure:
                 after_step=self.masks.apply,
                 subject="prune",
             )
-            loss, _ = training.evaluate(self.graph, data.validation)
+            loss = training.finite(training.evaluate(self.graph, data.validation)[0], "prune")
             fires = plateau.fires(loss, self.graph)
             progress(epoch, epochs, f"{len(self.prunable) - len(self.masks.pruned)} channels left")
-            if not fires:
+            steps = len(self.history) - 1
+            overdue = (
+                twt is None and self.left > 0 and epoch >= (steps + 1) * epochs // (STEPS_WITHOUT_TWT + 1)
+            )
+            if not (fires or overdue):
                 continue
             self.graph.load_state_dict(plateau.state)
             threshold = self._step(data, plateau.best, twt)
             if threshold is None:
+                self.stopped = self.reason(twt)
                 break
             loss, accuracy = training.evaluate(self.graph, data.validation)
             self._note(epoch, threshold, loss, accuracy)
@@ -134,18 +136,22 @@ class Procedure:
         if plateau.state:
             self.graph.load_state_dict(plateau.state)
 
+    def reason(self, twt: float | None) -> str:
+        """Say why a step removed nothing."""
+        if not self.left:
+            return "pruning_ratio is reached"
+        return "no layer may lose its last channel" if twt is None else "nothing more could go within twt"
+
     def _step(self, data: Data, loss_before: float, twt: float | None) -> float | None:
         """Zero one step's channels; returns the threshold, or None when nothing could go."""
         scores = self.candidates()
         if self.left <= 0 or not scores:
             return None
         if twt is None:
-            chosen = list(scores)[: max(1, math.ceil(self.budget / STEPS_WITHOUT_TWT))]
-            threshold = scores[chosen[-1]]
-        else:
-            threshold = self._search(data, scores, loss_before, twt)
-            chosen = [label for label, score in scores.items() if score < threshold]
-        return threshold if self._zero(chosen) else None
+            gone = self._zero(list(scores), max(1, math.ceil(self.budget / STEPS_WITHOUT_TWT)))
+            return scores[gone[-1]] if gone else None
+        threshold = self._search(data, scores, loss_before, twt)
+        return threshold if self._zero([label for label in scores if scores[label] < threshold]) else None
 
     def _search(self, data: Data, scores: dict[int, float], loss_before: float, twt: float) -> float:
         state, pruned = training.snapshot(self.graph), self.masks.pruned
@@ -161,9 +167,11 @@ class Procedure:
         for label, score in scores.items():
             if score > 0:
                 layers.setdefault(self.channels.writers[label][0][0], []).append(score)
-        if not layers:
-            return math.inf
-        found = search(list(layers.values()), loss_at, loss_before=loss_before, twt=twt)
+        found = math.inf
+        if layers:
+            found = search(list(layers.values()), loss_at, loss_before=loss_before, twt=twt)
+        if not loss_at(found) <= loss_before * (1 + twt):
+            found = 0.0  # channels that score zero may matter: a weightless row has a bias, samples differ
         self.masks.add(())
         return found
 

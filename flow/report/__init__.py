@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ def render(manifest: Mapping[str, Any]) -> str:
     Returns:
         The page, with its style and drawings inside.
     """
+    return str(_template().render(view=view(manifest)))
+
+
+@cache
+def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -31,4 +37,4 @@ def render(manifest: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja").render(view=view(manifest))
+    return environment.get_template("page.html.jinja")

@@ -83,10 +83,8 @@ def _use(
         noun, source = STAND_INS[key]
         takes = total_of(manifest, source)
         estimated = takes is not None
-    if takes is None:
-        design = "not reported" if done else NOT_SYNTHESIZED
-    else:
-        design = f"{text.count(takes)} {noun}".strip()
+    unknown = "not reported" if done else NOT_SYNTHESIZED
+    design = unknown if takes is None else f"{text.count(takes)} {noun}".strip()
     share = takes / has if takes is not None and has else None
     return Use(
         title,

@@ -6,6 +6,7 @@ its top, so that a picture stretches with the page while its strokes and texts k
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def chunks(count: int, at_most: int) -> tuple[tuple[int, int], ...]:
         return ()
     rows = math.ceil(count / at_most)
     edges = [round(index * count / rows) for index in range(rows + 1)]
-    return tuple(zip(edges[:-1], edges[1:], strict=True))
+    return tuple(itertools.pairwise(edges))
 
 
 def axis(values: Sequence[float], step: float, low: float, high: float) -> tuple[float, float]:
@@ -162,11 +163,11 @@ def estimate(
 
 
 def bar(share: float, role: str = "after", height: float = 10) -> Drawing:
-    """Draw ``share`` of a full scale as a bar in its frame; above 1 the bar is full and ``over``."""
+    """Draw ``share`` of a full scale as a bar in its frame; above 1 the bar is full and its role ends in ``over``."""
     shown = min(1.0, max(0.0, share))
     shapes: list[Shape] = [Rect(0, 0, 100, height, "frame")]
     if shown > 0:
-        shapes.append(Rect(0, 0, _round(shown * 100), height, "over" if share > 1 else role))
+        shapes.append(Rect(0, 0, _round(shown * 100), height, f"{role} over" if share > 1 else role))
     return Drawing(height, tuple(shapes))
 
 
@@ -183,7 +184,7 @@ def course(
         if math.isfinite(x) and math.isfinite(y)
     ]
     shapes: list[Shape] = [Line(0, 0, 100, 0, "axis"), Line(0, height, 100, height, "axis")]
-    shapes += [Line(*first, *second, "trace") for first, second in zip(spots, spots[1:], strict=False)]
+    shapes += [Line(*first, *second, "trace") for first, second in itertools.pairwise(spots)]
     if spots:
         shapes.append(Dot(*spots[-1], 3.5, "after"))
     return Drawing(height, tuple(shapes))

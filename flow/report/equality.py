@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,18 +33,17 @@ class Equality:
 
     hops: tuple[Hop, ...]
     layers: tuple[str, ...]
-    end: str | None
+    notes: tuple[str, ...]
     summary: str
 
 
 def state_of(hop: Mapping[str, Any]) -> str:
     """Judge one hop; a float comparison may be equal up to rounding, one in LSBs may not."""
     given = hop.get("max_error")
-    if isinstance(given, float) and not math.isfinite(given):
-        return DIFFERS
     error, exact = number(given), hop.get("exact")
     if error is None:
-        return NOT_RUN
+        # Infinite and NaN are the result of a comparison that ran.
+        return DIFFERS if isinstance(given, int | float) and not isinstance(given, bool) else NOT_RUN
     if error == 0:
         return DIFFERS if exact is False else EXACT
     return ROUNDING if exact is True and hop.get("unit") == "relative" else DIFFERS
@@ -71,10 +69,14 @@ def equality(manifest: Mapping[str, Any]) -> Equality:
         if not any(word in (hop.right or hop.left).lower() for hop in hops):
             hops.insert(position, Hop(left, right, SIGNS[NOT_RUN], NOT_RUN, text.MISSING, text.MISSING))
     beyond = any(word in (hop.right or hop.left).lower() for hop in hops for word in BEYOND)
-    end = None if beyond else "The chain ends at the C++: Verilog and bitstream were not compared."
+    notes = []
+    if any(hop.state == ROUNDING for hop in hops):
+        notes.append("≈ is a comparison in floating point that stayed within its tolerance.")
+    if not beyond:
+        notes.append("The chain ends at the C++: Verilog and bitstream were not compared.")
     names = given.get("layers")
     layers = tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
-    return Equality(tuple(hops), layers, end, _summary(given, hops))
+    return Equality(tuple(hops), layers, tuple(notes), _summary(given, hops))
 
 
 def _summary(given: Mapping[str, Any], hops: list[Hop]) -> str:

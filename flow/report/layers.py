@@ -127,12 +127,15 @@ def _notes(manifest: Mapping[str, Any], titles: tuple[str, ...]) -> tuple[str, .
         notes.append(
             "Weight bits: parameters after pruning times bits a weight, biases counted like weights."
         )
+    own = []
     for key, noun in (("channels", "channels"), ("parameters", "parameters"), ("macs", "MACs")):
         kept = section(manifest, key)
         before, after = number(kept.get("before")), number(kept.get("after"))
         sums = (total_of(manifest, f"{key}_before"), total_of(manifest, f"{key}_after"))
         if before is not None and after is not None and (before, after) != sums:
-            notes.append(f"The run itself counts {text.count(before)} → {text.count(after)} {noun}.")
+            own.append(f"{text.count(before)} → {text.count(after)} {noun}")
+    if own:
+        notes.append(f"The run itself counts {', '.join(own)}.")
     return tuple(notes)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flow.report import text
 from flow.report.equality import DIFFERS, NOT_RUN
-from flow.report.layers import Cell, Layers
+from flow.report.layers import COLUMNS, Cell, Layers
 from flow.report.view import View, view
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BAR_CELLS = 20
+SIZES = ("channels", "parameters", "MACs")
+SHORT = {"bits a weight": "bits/w", "bits an activation": "bits/a", "reuse factor": "reuse"}
+HARDWARE = tuple(title for title, *_ in COLUMNS if title not in SIZES)
 QUIET = (text.MISSING, "not synthesized yet", "not reported")
 
 
@@ -33,7 +36,9 @@ def table(manifest: Mapping[str, Any]) -> Group:
         title.append(f"  {part}" if part else "", style="dim")
     parts: list[Any] = [title, Text(seen.headline), Text()]
     parts += [_accuracy(seen), Text()] if seen.accuracies else []
-    parts += [_layers(seen.layers), Text()] if seen.layers else []
+    for titles in (SIZES, HARDWARE):
+        shown = _layers(seen.layers, titles) if seen.layers else None
+        parts += [shown, Text()] if shown else []
     parts += [_equality(seen), Text(), _budget(seen)]
     if seen.budget.command:
         tools = (
@@ -78,12 +83,17 @@ def _accuracy(seen: View) -> Table:
     return made
 
 
-def _layers(layers: Layers) -> Table:
-    made = _table(("layer", *layers.columns))
+def _layers(layers: Layers, titles: Collection[str]) -> Table | None:
+    """Show some columns; sizes and hardware stand one below the other, so that neither wraps."""
+    chosen = [index for index, title in enumerate(layers.columns) if title in titles]
+    if not chosen:
+        return None
+    made = _table(("layer", *(SHORT.get(layers.columns[index], layers.columns[index]) for index in chosen)))
     for row in layers.rows:
-        made.add_row(_figure(row.name), *(_pair(cell) for cell in row.cells))
+        made.add_row(_figure(row.name), *(_pair(row.cells[index]) for index in chosen))
     made.add_section()
-    made.add_row(_figure("total", "bold"), *(_pair(cell) for cell in layers.total.cells), style="bold")
+    totals = (_pair(layers.total.cells[index]) for index in chosen)
+    made.add_row(_figure("total"), *totals, style="bold")
     return made
 
 

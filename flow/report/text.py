@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 MISSING = "not measured"
+LARGEST = 1e30  # no figure of a run is beyond it, and no sum or product of such figures overflows
 
 
 def section(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -27,10 +27,10 @@ def tables(parent: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, else ``None``; integers stay integers."""
+    """Return a number up to ``LARGEST``, else ``None``; integers stay integers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if isinstance(value, int) or math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def words(value: Any) -> str | None:

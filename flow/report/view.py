@@ -15,7 +15,8 @@ from flow.report.layers import Layers, layers, total_of
 from flow.report.text import number, section, tables, words
 
 STAGES = ("train", "prune", "simplify", "quantize", "compress", "convert", "lower", "emulate", "synthesize")
-ACCURACIES = ("float", "pruned", "simplified", "quantized")
+SPOKEN = {"float": "in float", "pruned": "pruned", "simplified": "simplified", "quantized": "quantized"}
+ACCURACIES = tuple(SPOKEN)
 
 
 @dataclass(frozen=True)
@@ -141,24 +142,27 @@ def _headline(manifest: Mapping[str, Any], chain: Equality, use: Budget) -> str:
         remain.append(f"{text.count(after)} of {text.count(before)} channels")
     if macs[0] and macs[1] is not None:
         remain.append(f"{text.percent(macs[1] / macs[0], 1)} of the multiply-accumulates")
-    accuracy = section(manifest, "accuracy")
-    first, last = number(accuracy.get("float")), number(accuracy.get("quantized"))
-    samples = number(section(manifest, "data").get("test"))
-    on = f" on {text.count(samples)} test samples" if samples is not None else ""
-    parts = []
-    if remain:
-        parts.append(f"{' and '.join(remain)} remain")
-    if first is not None and last is not None:
-        parts.append(
-            f"accuracy goes from {text.percent(first)} in float to {text.percent(last)} quantized"
-            f" ({text.points(last - first)} points{on})"
-        )
-    elif last is not None or first is not None:
-        stage = "quantized" if last is not None else "float"
-        parts.append(f"accuracy is {text.percent(last if last is not None else first)} {stage}{on}")
+    parts = [f"{' and '.join(remain)} remain"] if remain else []
+    parts += _accuracy_summary(manifest)
     parts += [chain.summary, use.summary]
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
+
+
+def _accuracy_summary(manifest: Mapping[str, Any]) -> list[str]:
+    accuracy = section(manifest, "accuracy")
+    known = [(stage, value) for stage in ACCURACIES if (value := number(accuracy.get(stage))) is not None]
+    if not known:
+        return []
+    samples = number(section(manifest, "data").get("test"))
+    on = f" on {text.plural(samples, 'test sample')}" if samples is not None else ""
+    (first, start), (last, end) = known[0], known[-1]
+    if first != "float" or last == "float":
+        return [f"accuracy is {text.percent(end)} {SPOKEN[last]}{on}"]
+    change = f"{text.points(end - start)} points{on}"
+    return [
+        f"accuracy goes from {text.percent(start)} in float to {text.percent(end)} {SPOKEN[last]} ({change})"
+    ]
 
 
 def wilson(share: float, samples: float) -> tuple[float, float]:
@@ -182,20 +186,22 @@ def _accuracies(manifest: Mapping[str, Any]) -> Accuracies | None:
     values = {stage: number(given.get(stage)) for stage in stages}
     shares = {stage: value for stage, value in values.items() if value is not None and 0 <= value <= 1}
     samples = number(section(manifest, "data").get("test"))
-    intervals = (
-        {stage: wilson(value, samples) for stage, value in shares.items()} if (samples or 0) > 0 else {}
-    )
+    intervals: dict[str, tuple[float, float]] = {}
+    if samples is not None and samples > 0:
+        intervals = {stage: wilson(share, samples) for stage, share in shares.items()}
     ends = [end for pair in intervals.values() for end in pair] or list(shares.values())
     span = drawing.axis(ends, 0.01, 0.0, 1.0)
-    float_value = values.get("float")
+    start = values.get("float")
     rows = []
     for stage, value in values.items():
-        known = value is not None and float_value is not None and stage != "float"
-        difference = text.points(value - float_value) if known else ""  # type: ignore[operator]
-        picture = drawing.estimate(value, intervals.get(stage), span) if stage in shares else None  # type: ignore[arg-type]
+        difference = ""
+        if value is not None and start is not None and stage != "float":
+            difference = text.points(value - start)
+        share = shares.get(stage)
+        picture = drawing.estimate(share, intervals.get(stage), span) if share is not None else None
         rows.append(Accuracy(stage, text.percent(value), difference, picture))
     note = "The number of test samples is not recorded."
-    if samples and samples > 0:
+    if samples is not None and intervals:
         note = (
             f"{text.plural(samples, 'test sample')}; one sample is {100 / samples:.2f} points. "
             "Whiskers: 95% interval of each accuracy taken alone (Wilson)."

@@ -5,10 +5,12 @@ The passes run in this order, each a function from graph to new graph, until not
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from flow import network
-from flow.errors import MismatchError
+from flow.channels import analyse
+from flow.errors import ConfigError, MismatchError
 from flow.types import Progress, Simplified, silent
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def simplify(
     Args:
         model: a trained (pruned) network; it is not changed.
         example: an input with a batch dimension.
-        samples: random inputs of the proof.
+        samples: random inputs of the proof, at least 1.
         seed: seed of the random inputs.
         progress: see `flow.types.Progress`.
 
@@ -44,6 +46,7 @@ def simplify(
         The network in evaluation mode and in the parameters' own type; ``max_error`` was measured in float64.
 
     Raises:
+        ConfigError: ``samples`` is below 1, weights are not finite, or the example does not fit.
         UnsupportedError: the network holds something outside `flow.network.MODULES`.
         MismatchError: the two networks differ by more than `TOLERANCE` (a defect of this stage).
 
@@ -53,9 +56,12 @@ def simplify(
     from flow.fuse import fuse_batchnorm
     from flow.simplify.remove import drop_identities, remove_dead
 
+    if samples < 1:
+        raise ConfigError(f"simplify: samples must be at least 1, not {samples}; 256 is usual")
     original = network.trace(model, example).eval()
+    analyse(original, network.shapes(original, example))  # refuses what cannot be followed
     before = network.costs(original, example)
-    work = drop_identities(fuse_batchnorm(original.double()))
+    work = fuse_batchnorm(drop_identities(original.double()))
     small, kept = remove_dead(work, example.double(), progress)
     max_error = relative_difference(original, small, example, samples=samples, seed=seed)
     if not max_error <= TOLERANCE:
@@ -71,7 +77,10 @@ def simplify(
 def relative_difference(
     left: nn.Module, right: nn.Module, example: torch.Tensor, *, samples: int, seed: int
 ) -> float:
-    """Return max |left - right| / max |left| over full outputs on random float64 inputs of both signs."""
+    """Return max |left - right| / max |left| over full outputs on random float64 inputs of both signs.
+
+    NaN where an output of either is not finite.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -86,6 +95,8 @@ def relative_difference(
                     f"simplify: output must keep its shape {tuple(want.shape)}, not become {tuple(got.shape)}; "
                     "report the network"
                 )
+            if not (want - got).isfinite().all():
+                return math.nan
             difference = max(difference, float((want - got).abs().max()))
             largest = max(largest, float(want.abs().max()))
     return difference / largest if largest else difference

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.network import CONVS, WEIGHTED, kind
+from flow.network import CONVS, NORMS, WEIGHTED, kind
 
 if TYPE_CHECKING:
     from torch import fx
@@ -35,8 +35,10 @@ def _through(module: Any, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
         return _through_weights(module, value)
     if what == "Flatten":
         return np.repeat(value, int(np.prod(shape[2:], dtype=int)))
-    if what.startswith("AvgPool") and np.any(module.padding):
+    if what.startswith("AvgPool") and (np.any(module.padding) or getattr(module, "divisor_override", None)):
         return np.where(value == 0, value, np.nan)  # zeros of the padding enter the mean
+    if what in NORMS and module.running_mean is None:
+        return np.full_like(value, np.nan)  # its statistics are the batch's
     return _elementwise(module, value, shape)
 
 

@@ -145,13 +145,24 @@ def _set_widths(module: Any, inputs: int, outputs: int) -> None:
 
 
 def _kept(graph: fx.GraphModule, channels: Channels, values: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Say which layers still read constant channels, and why."""
+    """Say by layer which constant channels stay, and why."""
+    live = {
+        int(label) for name, labels in channels.labels.items() for label in labels[np.isnan(values[name])]
+    }
     reasons = {}
     for node, module in weighted(graph):
         value = values[node.args[0].name]
         stuck = int((~np.isnan(value) & ~absorbable(module, value)).sum())
-        if stuck:
-            reasons[str(node.target)] = (
-                f"{stuck} constant input channels stay: its zero padding alters them at the border"
-            )
+        written = set(channels.labels[node.name][~np.isnan(values[node.name])].tolist())
+        counts = {
+            "constant input channels stay: its zero padding alters them at the border": stuck,
+            "dead output channels stay: the network's output or a grouped conv holds them": len(
+                written & channels.pinned
+            ),
+            "dead output channels stay: they are coupled with live ones": len(
+                written & live - channels.pinned
+            ),
+        }
+        if any(counts.values()):
+            reasons[str(node.target)] = "; ".join(f"{n} {text}" for text, n in counts.items() if n)
     return reasons

@@ -1,0 +1,342 @@
+"""The pipeline: caching, resuming after a kill, and every kind of bad input before any harm is done."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SMALL, needs
+
+from flow import pipeline
+from flow.errors import ConfigError, ToolError, UnsupportedError
+
+pytestmark = needs("g++")
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished run that a test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "out", symlinks=True))
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_the_manifest_holds_what_was_measured(finished: Path) -> None:
+    manifest = pipeline.Manifest(finished / "manifest.json", manifest_of(finished))
+    assert 0.5 < manifest["accuracy.float"] <= 1
+    assert manifest["channels.before"] == 144
+    assert manifest["channels.after"] == 18
+    assert manifest["macs.after"] < manifest["macs.before"] == 1_355_776
+    assert manifest["parameters.before"] == 52_298
+    assert manifest["equality.samples"] == 360
+    assert manifest["equality.max_error_lsb"] == 0
+    for key in (
+        "accuracy.pruned",
+        "accuracy.quantized",
+        "parameters.after",
+        "seconds.total",
+        "seed",
+        "versions.torch",
+    ):
+        assert manifest[key] is not None
+    for stage in pipeline.NAMES:
+        assert manifest[f"seconds.{stage}"] >= 0
+        assert manifest[f"cached.{stage}"] is False
+        assert len(manifest[f"hashes.{stage}"]) == 64
+
+
+def test_the_accuracy_of_the_csim_is_that_of_the_quantized_network(finished: Path) -> None:
+    manifest = manifest_of(finished)
+    assert manifest["emulation"]["accuracy"] == manifest["accuracy"]["quantized"]
+
+
+def test_a_second_run_takes_everything_from_the_store(copy: Path) -> None:
+    before = manifest_of(copy)
+    again = pipeline.run(SMALL, out=copy).values
+    assert all(again["cached"].values())
+    assert again["hashes"] == before["hashes"]
+    assert again["seconds"]["total"] < 3
+
+
+def test_only_what_depends_on_a_change_runs_again(copy: Path) -> None:
+    before = manifest_of(copy)["hashes"]
+    changed = pipeline.run({**SMALL, "synth_clk_period_ns": 8.0}, out=copy, last="convert").values
+    assert [stage for stage, hit in changed["cached"].items() if not hit] == ["convert"]
+    back = pipeline.run(SMALL, out=copy).values
+    assert all(back["cached"].values())
+    assert back["hashes"] == before
+
+
+def test_to_stops_after_a_stage(tmp_path: Path) -> None:
+    manifest = pipeline.run({**SMALL, "train": {"epochs": 1}}, out=tmp_path, last="train").values
+    assert list(manifest["hashes"]) == ["train"]
+    assert (tmp_path / "report.html").is_file()
+    assert not (tmp_path / "prune").exists()
+
+
+def test_from_builds_a_stage_and_all_after_it_anew(copy: Path) -> None:
+    before = manifest_of(copy)["hashes"]
+    again = pipeline.run(SMALL, out=copy, first="convert", last="convert").values
+    assert again["cached"] == {
+        "train": True,
+        "prune": True,
+        "simplify": True,
+        "quantize": True,
+        "convert": False,
+    }
+    assert again["hashes"]["convert"] == before["convert"]
+
+
+def test_an_altered_result_is_refused_and_from_heals_it(copy: Path) -> None:
+    before = manifest_of(copy)["hashes"]
+    (copy / "simplify" / "weights.pt").write_bytes(b"broken")
+    with pytest.raises(
+        ConfigError, match="simplify: cached result must be as it was written, but weights.pt"
+    ):
+        pipeline.run(SMALL, out=copy)
+    healed = pipeline.run(SMALL, out=copy, first="simplify", last="simplify").values
+    assert healed["hashes"]["simplify"] == before["simplify"]
+
+
+KILLED = """
+import json, os, signal, sys
+from flow import pipeline
+stage, out, config = sys.argv[1:]
+def listen(name, event, done, total, text):
+    if name == stage and event == "progress":
+        os.kill(os.getpid(), signal.SIGKILL)
+pipeline.run(json.loads(config), out=out, listener=listen)
+"""
+
+
+def test_a_run_killed_in_every_stage_resumes_and_gives_the_same_hashes(
+    finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for stage in pipeline.NAMES:
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, stage, str(out), json.dumps(SMALL)], capture_output=True
+        )
+        assert killed.returncode == -9, killed.stderr.decode()
+        done = [name for name in pipeline.NAMES if (out / name).exists()]
+        assert done == list(pipeline.NAMES[: pipeline.NAMES.index(stage)])
+    resumed = pipeline.run(SMALL, out=out).values
+    assert [stage for stage, hit in resumed["cached"].items() if not hit] == ["synthesize"]
+    assert resumed["hashes"] == manifest_of(finished)["hashes"]
+
+
+def test_the_hash_of_a_run_depends_on_its_seed(finished: Path, tmp_path: Path) -> None:
+    other = pipeline.run(SMALL, out=tmp_path, seed=1, last="train").values
+    assert other["hashes"]["train"] != manifest_of(finished)["hashes"]["train"]
+
+
+def test_a_missing_compiler_is_said_before_the_long_work(tmp_path: Path) -> None:
+    with pytest.raises(ToolError) as error:
+        pipeline.run({**SMALL, "emulate": {"compiler": "no-such-g++"}}, out=tmp_path)
+    assert str(error.value) == (
+        "emulate: 'no-such-g++' must be on PATH, not missing; install it (flow doctor shows what was found)"
+    )
+    assert not (tmp_path / "train").exists()
+
+
+def test_an_unknown_board_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not 'pynq-z3'; did you mean 'pynq-z"):
+        pipeline.run({**SMALL, "board": "pynq-z3"}, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        pipeline.run(SMALL, out=tmp_path, last="deploy")
+    assert str(error.value) == (
+        "run: stage must be one of train, prune, simplify, quantize, convert, emulate, synthesize, "
+        "not 'deploy'; correct --from or --to"
+    )
+
+
+NETWORKS = """
+import torch
+from torch import nn
+
+def good():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+def poisoned():
+    net = good()
+    net[1].weight.data[3, 5] = float("nan")
+    return net
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.fc(x) if x.sum() > 0 else -self.fc(x)
+
+def unsupported():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU())
+
+def recurrent():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+
+def number():
+    return 7
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a folder with a config's neighbours: a module of networks and a data set."""
+    (tmp_path / "nets_of_user.py").write_text(NETWORKS)
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 10
+    np.savez(
+        tmp_path / "data.npz", x=rng.normal(0, 1, (200, 8, 8)).astype(np.float32) + y[:, None, None], y=y
+    )
+    return tmp_path
+
+
+def run_user(project: Path, source: str, last: str = "train", **model: str) -> dict[str, Any]:
+    lines = [f'source = "nets_of_user:{source}"', *(f'{key} = "{value}"' for key, value in model.items())]
+    text = "\n".join(["[model]", *lines, "[data]", 'train = "data.npz"', "[train]", "epochs = 2"])
+    (project / "flow.toml").write_text(text)
+    return dict(pipeline.run(project / "flow.toml", out=project / "out", last=last).values)
+
+
+def test_a_network_of_the_users_own_runs_from_a_file(project: Path) -> None:
+    manifest = run_user(project, "good", last="simplify")
+    assert manifest["data"] == {"name": "data.npz", "train": 128, "validation": 32, "test": 40}
+    assert [row["kind"] for row in manifest["layers"]] == ["Linear", "Linear"]
+
+
+def test_a_change_of_the_users_module_is_noticed(project: Path) -> None:
+    run_user(project, "good")
+    (project / "nets_of_user.py").write_text(NETWORKS.replace("16", "128"))
+    assert run_user(project, "good")["cached"] == {"train": False}
+
+
+def test_a_checkpoint_is_loaded_and_measured(project: Path) -> None:
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    torch.save(net.state_dict(), project / "weights.pt")
+    lines = '[model]\nsource = "nets_of_user:good"\ncheckpoint = "weights.pt"\n[data]\ntrain = "data.npz"\n'
+    (project / "flow.toml").write_text(lines)
+    pipeline.run(project / "flow.toml", out=project / "out", last="train")
+    saved = torch.load(project / "out" / "train" / "weights.pt", weights_only=True)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in saved.items())
+
+
+def test_a_checkpoint_that_holds_more_than_tensors_is_refused(project: Path) -> None:
+    import torch
+    from torch import nn
+
+    torch.save(nn.Linear(2, 2), project / "whole.pt")
+    with pytest.raises(ConfigError) as error:
+        run_user(project, "good", checkpoint="whole.pt")
+    assert str(error.value) == (
+        "[model]: checkpoint 'whole.pt' must be a plain state dict, not hold anything else (UnpicklingError); "
+        "save it with torch.save(model.state_dict(), file)"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"hello"])
+def test_a_checkpoint_that_is_torn_is_refused(project: Path, content: bytes) -> None:
+    (project / "torn.pt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"\[model\]: checkpoint 'torn.pt' must be a plain state dict"):
+        run_user(project, "good", checkpoint="torn.pt")
+
+
+def test_a_checkpoint_of_another_network_is_refused(project: Path) -> None:
+    import torch
+    from torch import nn
+
+    torch.save(nn.Linear(2, 2).state_dict(), project / "other.pt")
+    with pytest.raises(
+        ConfigError, match=r"\[model\]: checkpoint 'other.pt' must fit the network, not differ"
+    ):
+        run_user(project, "good", checkpoint="other.pt")
+
+
+def test_a_missing_checkpoint_is_refused(project: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        run_user(project, "good", checkpoint="none.pt")
+    assert str(error.value) == (
+        f"[model]: checkpoint must be an existing file, not '{project / 'none.pt'}'; correct the config"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        (
+            "poisoned",
+            ConfigError,
+            "model: weights must be finite, but '1.weight' holds 1 NaN or infinite values; "
+            "load another checkpoint, or train with a smaller learning rate",
+        ),
+        (
+            "Branching",
+            UnsupportedError,
+            "model: forward must be traceable by torch.fx, not TraceError: symbolically traced variables cannot be "
+            "used as inputs to control flow; replace branches and loops that depend on data",
+        ),
+        ("number", ConfigError, "[model]: source 'nets_of_user:number' must return a torch module, not int"),
+    ],
+)
+def test_a_network_that_breaks_a_rule_is_refused(
+    project: Path, source: str, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind) as error:
+        run_user(project, source)
+    assert str(error.value) == message
+
+
+def test_an_unsupported_layer_is_named_with_the_supported_ones(project: Path) -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"model: layer '2' \(GELU\) is not supported; supported layers: Conv1d, "
+    ):
+        run_user(project, "unsupported")
+
+
+def test_samples_of_the_wrong_shape_are_refused(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data: samples must fit the network, not have shape \(1, 8, 8\)"):
+        run_user(project, "recurrent")
+
+
+@pytest.mark.parametrize("source", ["nowhere:f", "nets_of_user:nothing"])
+def test_a_source_that_cannot_be_imported_is_refused(project: Path, source: str) -> None:
+    (project / "flow.toml").write_text(f'[model]\nsource = "{source}"\n')
+    with pytest.raises(ConfigError, match=rf"\[model\]: source '{source}' must be importable, not fail with"):
+        pipeline.run(project / "flow.toml", out=project / "out", last="train")
+
+
+def test_a_full_disk_is_said_and_finished_stages_stay(finished: Path, tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(mount)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here (no privilege)")
+    try:
+        with pytest.raises(ConfigError) as error:
+            pipeline.run(SMALL, out=mount / "out")
+        assert str(error.value) == (
+            f"out: '{mount / 'out'}' must have room, not a full disk; free some and run again: finished stages are kept"
+        )
+        kept = sorted(path.name for path in (mount / "out").iterdir() if path.name != ".store")
+        assert kept[:1] == ["prune"]
+        again = pipeline.run(SMALL, out=mount / "out", last="prune").values
+        assert again["cached"] == {"train": True, "prune": True}
+        assert again["hashes"]["prune"] == manifest_of(finished)["hashes"]["prune"]
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
