@@ -20,7 +20,8 @@ def fuse_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:
     A BatchNorm whose producer feeds others too, or that keeps no running statistics, stays.
     """
     graph = copy.deepcopy(graph)
-    for norm, producer in fusable(graph):
+    while pairs := fusable(graph):  # one at a time: the next BatchNorm may then follow the layer
+        norm, producer = pairs[0]
         layer = graph.get_submodule(str(producer.target))
         graph.set_submodule(str(producer.target), fused(layer, graph.get_submodule(str(norm.target))))
         norm.replace_all_uses_with(producer)

@@ -307,6 +307,7 @@ def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             "samples": values["samples"],
             "max_error_lsb": values["max_error_lsb"],
             "layers": values["layers"],
+            "layer_samples": values["layer_samples"],
         }
     return equality
 

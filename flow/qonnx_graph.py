@@ -59,10 +59,11 @@ def clean(source: Path, target: Path, names: Sequence[tuple[str, str]]) -> None:
     """
     from qonnx.util.cleanup import cleanup_model
 
+    model = load(source)
+    _mark(model, [(_KINDS[kind], name) for kind, name in names if kind in _KINDS])
     with quiet():
-        model = cleanup_model(load(source))
-    wanted = [(_KINDS[kind], name) for kind, name in names if kind in _KINDS]
-    _name_nodes(model, wanted)
+        model = cleanup_model(model)
+    _name_nodes(model)
     model.save(str(target))
 
 
@@ -125,17 +126,20 @@ def to_channels_last(model: Any) -> Any:
         MismatchError: the new graph does not compute the same on random inputs.
     """
     from onnx.helper import make_opsetid
-    from qonnx.transformation.gemm_to_matmul import GemmToMatMul
     from qonnx.util.cleanup import cleanup_model
 
     changed = copy.deepcopy(model)
-    for node in changed.graph.node:
+    for node in compute_nodes(changed):
+        node.doc_string = node.name
         if node.op_type in ("Conv", "MaxPool"):
             node.domain = CHANNELS_LAST
             if node.op_type == "Conv":
                 _permute_weights(changed, node, lambda w: w.transpose(0, 2, 3, 1))
         elif node.op_type == "Flatten":
             _permute_dense(changed, node)
+    for node in compute_nodes(changed):
+        if node.op_type == "Gemm":
+            _split_gemm(changed, node)
     opset = next(entry.version for entry in changed.model.opset_import if entry.domain in ("", "ai.onnx"))
     changed.model.opset_import.append(make_opsetid(CHANNELS_LAST, opset))
     for name in activations(model):
@@ -143,44 +147,52 @@ def to_channels_last(model: Any) -> Any:
         if len(shape) == 4:
             changed.set_tensor_shape(name, [shape[0], shape[2], shape[3], shape[1]])
     with quiet():
-        changed = cleanup_model(cleanup_model(changed).transform(GemmToMatMul()))
-    _name_nodes(changed, _expected_nodes(model))
+        changed = cleanup_model(changed)
+    _name_nodes(changed)
     _check_equal(model, changed)
     return changed
 
 
-def _expected_nodes(model: Any) -> list[tuple[str, str]]:
-    """Return (operator, name) of the compute nodes, a Gemm as the MatMul and Add that it becomes."""
-    wanted = []
-    for node in compute_nodes(model):
-        if node.op_type == "Gemm":
-            wanted += [("MatMul", node.name), ("Add", f"{node.name}_bias")]
-        else:
-            wanted.append((node.op_type, node.name))
-    return wanted
-
-
 def compute_nodes(model: Any) -> list[Any]:
-    """Return the nodes that are not quantizers, in order of execution."""
+    """Return the nodes that are not quantizers, in the graph's order."""
     return [node for node in model.graph.node if node.op_type != "Quant"]
 
 
-def _name_nodes(model: Any, wanted: Sequence[tuple[str, str]]) -> None:
-    nodes = compute_nodes(model)
-    if [node.op_type for node in nodes] != [kind for kind, _ in wanted]:
-        raise UnsupportedError(
-            f"qonnx: graph must hold the nodes {', '.join(kind for kind, _ in wanted)}, "
-            f"not {', '.join(node.op_type for node in nodes)}; report the network"
-        )
-    taken: dict[str, str] = {}
-    for _, name in wanted:
-        if taken.setdefault(identifier(name), name) != name:
-            raise UnsupportedError(
-                f"qonnx: layers {taken[identifier(name)]!r} and {name!r} must have different names in C++, "
-                f"not both {identifier(name)!r}; rename one"
-            )
+def _mark(model: Any, wanted: Sequence[tuple[str, str]]) -> None:
+    """Note the layers' names in the nodes' doc strings, which survive sorting and renaming.
+
+    Args:
+        model: a graph in the order of execution, which the clean-up changes where there are branches.
+        wanted: (operator, name) in this order.
+    """
+    nodes = [node for node in model.graph.node if node.op_type in _KINDS.values()]
+    _check_kinds([node.op_type for node in nodes], [kind for kind, _ in wanted])
     for node, (_, name) in zip(nodes, wanted, strict=True):
-        node.name = identifier(name)
+        node.doc_string = name
+
+
+def _check_kinds(found: list[str], wanted: list[str]) -> None:
+    if found != wanted:
+        raise UnsupportedError(
+            f"qonnx: graph must hold the nodes {', '.join(wanted)}, not {', '.join(found)}; report the network"
+        )
+
+
+def _name_nodes(model: Any) -> None:
+    """Name the nodes after what `_mark` noted; hls4ml does not tell upper from lower case."""
+    nodes = compute_nodes(model)
+    _check_kinds([node.op_type for node in nodes], [node.op_type for node in nodes if node.doc_string])
+    taken = {model.graph.input[0].name.lower(): model.graph.input[0].name}
+    for node in nodes:
+        name = identifier(node.doc_string)
+        if name.lower() in taken:
+            raise UnsupportedError(
+                f"qonnx: layers {taken[name.lower()]!r} and {node.doc_string!r} must have different names in C++, "
+                f"not both {name.lower()!r}; rename one"
+            )
+        taken[name.lower()] = node.doc_string
+        node.name = name
+        node.doc_string = ""
 
 
 def _permute_weights(model: Any, node: Any, permute: Any) -> None:
@@ -209,9 +221,27 @@ def _permute_dense(model: Any, node: Any) -> None:
     _permute_weights(model, readers[0], permute)
 
 
+def _split_gemm(model: Any, node: Any) -> None:
+    """Put a MatMul and an Add, which hls4ml reads, in the place of a Gemm."""
+    from onnx.helper import make_node
+
+    source, weight, bias = node.input
+    _permute_weights(model, node, lambda w: w.transpose())
+    middle = model.make_new_valueinfo_name()
+    model.set_tensor_shape(middle, model.get_tensor_shape(node.output[0]))
+    place = list(model.graph.node).index(node)
+    model.graph.node.insert(place, make_node("MatMul", [source, weight], [middle], doc_string=node.name))
+    add = make_node("Add", [middle, bias], [node.output[0]], doc_string=f"{node.name}.bias")
+    model.graph.node.insert(place + 1, add)
+    model.graph.node.remove(node)
+
+
 def _check_equal(before: Any, after: Any) -> None:
-    shape = before.get_tensor_shape(before.graph.input[0].name)
-    x = np.random.default_rng(0).normal(0, 1, (8, *shape[1:])).astype(np.float32)
+    name = before.graph.input[0].name
+    scale, _, bits = (before.get_initializer(i) for i in before.find_consumers(name)[0].input[1:])
+    span = float(scale.item()) * 2 ** float(bits.item())  # twice the range: some saturate
+    shape = (8, *before.get_tensor_shape(name)[1:])
+    x = np.random.default_rng(0).uniform(-span, span, shape).astype(np.float32)
     want = execute(before, x)
     got = execute(after, np.moveaxis(x, 1, -1) if x.ndim == 4 else x)
     if want.shape != got.shape or not np.array_equal(want, got):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SUPPORTED = ("Conv2d", "Linear", "ReLU", "MaxPool2d", "Flatten")
 CALIBRATION_SAMPLES = 512
+_DEAD = 1e-9
+"""Activations below are zero: they get the range 1, where Brevitas takes 1e-10, which is not a power of two."""
 
 
 def quantize(
@@ -56,7 +59,7 @@ def quantize(
 
     Raises:
         ConfigError: an option is out of range, samples or labels do not fit.
-        UnsupportedError: a layer that cannot be quantized exactly yet.
+        UnsupportedError: a layer that cannot be quantized exactly yet, or sums that float32 rounds.
         MismatchError: torch and QONNX differ on a test sample.
     """
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits, "input_bits": input_bits}
@@ -65,12 +68,15 @@ def quantize(
             raise ConfigError(f"quantize: {name} must be in 2 to 16, not {value}; 4 to 8 is usual")
     if not 8 <= bias_bits <= 32:
         raise ConfigError(f"quantize: bias_bits must be in 8 to 32, not {bias_bits}; 16 is usual")
+    training.check_options("quantize", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     training.seed_everything(seed)
     graph = network.trace(model, example)
-    training.check_labels(graph, data.train)
+    _check_layers(graph, network.shapes(graph, example))
+    training.check_labels(graph, data.train, data.validation, data.test)
     with qonnx_graph.quiet():
         quant = quantized_copy(graph, weight_bits, activation_bits, input_bits, bias_bits)
-    _calibrate(quant, data)
+        _calibrate(quant, data)
+    _check_exact(quant, data.train[0][:CALIBRATION_SAMPLES])
     _fine_tune(quant, data, epochs, learning_rate, batch_size, seed, progress)
     onnx_path = out / "model.onnx"
     export(quant, example[:1], onnx_path)
@@ -82,6 +88,7 @@ def quantize(
         inputs=(_input_port(quant, example),),
         accuracy=float((expected.argmax(1) == data.test[1]).mean()),
         samples=len(expected),
+        bias_bits=bias_bits,
         weight_bits={str(node.target): weight_bits for node, _ in network.weighted(graph)},
         activation_bits={str(node.target): activation_bits for node, _ in network.weighted(graph)},
     )
@@ -97,7 +104,7 @@ def quantized_copy(
     from brevitas.quant import Int8ActPerTensorFixedPoint, Uint8ActPerTensorFixedPoint
 
     quant = copy.deepcopy(graph)
-    _check_layers(quant)
+    _unshare(quant)
 
     def identity(width: int) -> nn.Module:
         return qnn.QuantIdentity(
@@ -132,30 +139,87 @@ def quantized_copy(
     return quant
 
 
-def _check_layers(graph: fx.GraphModule) -> None:
+def _check_layers(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> None:
     for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target.__name__ == "cat":
+        if node.op == "call_function":
+            _check_join(node, shapes)
+        elif node.op == "call_module":
+            _check_module(str(node.target), graph.get_submodule(node.target))
+
+
+def _check_join(node: fx.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if getattr(node.target, "__name__", "") == "cat":
+        raise UnsupportedError(
+            f"quantize: concatenation {node.name!r} is not supported yet; supported joins: x + y"
+        )
+    if len(node.all_input_nodes) < 2:
+        raise UnsupportedError(
+            f"quantize: sum {node.name!r} must be of two tensors, not of one with itself; "
+            "double the weights of the layer before it"
+        )
+    sides = [shapes[source.name][1:] for source in node.all_input_nodes]
+    if sides[0] != sides[1]:
+        raise UnsupportedError(
+            f"quantize: sum {node.name!r} must be of equal shapes, not {sides[0]} and {sides[1]}; "
+            "give both sides one shape"
+        )
+
+
+def _check_module(name: str, module: Any) -> None:
+    what = network.kind(module)
+    if name.lower().startswith("quant_"):
+        raise UnsupportedError(
+            f"quantize: layer {name!r} ({what}) must not begin with 'quant_' as quantizers do; rename it"
+        )
+    if what not in SUPPORTED:
+        raise UnsupportedError(
+            f"quantize: layer {name!r} ({what}) is not supported; supported layers: {', '.join(SUPPORTED)}"
+        )
+    for broken, option, supported in _options(what, module):
+        if broken:
             raise UnsupportedError(
-                f"quantize: concatenation {node.name!r} is not supported yet; supported joins: x + y"
+                f"quantize: layer {name!r} ({what}, {option}) is not supported; supported {supported}"
             )
+
+
+def _options(what: str, module: Any) -> list[tuple[bool, str, str]]:
+    """Return (broken, option, what is supported) for the options that the C++ does not have, or gets wrong."""
+    if what == "Conv2d":
+        plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        padding = f"padding {module.padding!r}, {module.padding_mode}"
+        grouped = module.groups > 1 and not is_depthwise(module)
+        return [
+            (not plain, padding, "paddings: numbers, with zeros"),
+            (grouped, f"groups {module.groups}", "groups: 1, or one a channel"),
+            (module.dilation != (1, 1), f"dilation {module.dilation}", "dilations: 1"),
+        ]
+    if what == "MaxPool2d":
+        return [
+            (module.padding not in (0, (0, 0)), f"padding {module.padding}", "paddings: 0"),
+            (module.dilation not in (1, (1, 1)), f"dilation {module.dilation}", "dilations: 1"),
+            (module.ceil_mode, "ceil_mode True", "ceil_mode: False"),
+        ]
+    if what == "Flatten":
+        span = (module.start_dim, module.end_dim)
+        return [(span != (1, -1), f"dimensions {span[0]} to {span[1]}", "dimensions: 1 to -1")]
+    return []
+
+
+def _unshare(graph: fx.GraphModule) -> None:
+    """Give every use of a module a module, and so a quantizer and a name, of its own."""
+    import copy
+
+    used = set()
+    for node in graph.graph.nodes:
         if node.op != "call_module":
             continue
-        module: Any = graph.get_submodule(node.target)
-        what = network.kind(module)
-        if what not in SUPPORTED:
-            raise UnsupportedError(
-                f"quantize: layer {node.target!r} ({what}) is not supported; supported layers: {', '.join(SUPPORTED)}"
-            )
-        if what == "Conv2d" and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
-            raise UnsupportedError(
-                f"quantize: layer {node.target!r} (Conv2d, padding {module.padding!r}, {module.padding_mode}) is not "
-                "supported; supported paddings: numbers, with zeros"
-            )
-        if what == "Conv2d" and module.groups > 1 and not is_depthwise(module):
-            raise UnsupportedError(
-                f"quantize: layer {node.target!r} (Conv2d, groups {module.groups}) is not supported; "
-                "supported groups: 1, or one a channel"
-            )
+        if node.target in used:
+            name = node.name
+            while hasattr(graph, name):
+                name += "_"
+            graph.add_submodule(name, copy.deepcopy(graph.get_submodule(str(node.target))))
+            node.target = name
+        used.add(node.target)
 
 
 def _needs_quantizer(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -191,6 +255,9 @@ def _weighted(module: Any, weight_bits: int, bias_bits: int) -> nn.Module:
         "bias_quant": Int16Bias,
         "bias_bit_width": bias_bits,
     }
+    dead = not bool(module.weight.any())
+    if dead:
+        options["weight_scaling_min_val"] = 1.0  # the range of zeros, which the bias' steps depend on
     made: Any
     if network.kind(module) == "Linear":
         made = qnn.QuantLinear(module.in_features, module.out_features, **options)
@@ -200,6 +267,7 @@ def _weighted(module: Any, weight_bits: int, bias_bits: int) -> nn.Module:
     with torch.no_grad():
         made.weight.copy_(module.weight)
         made.bias.copy_(torch.zeros_like(made.bias) if module.bias is None else module.bias)
+    made.weight.requires_grad_(not dead)  # the logarithm of a largest weight of 0 has no gradient
     return made  # type: ignore[no-any-return]
 
 
@@ -207,8 +275,28 @@ def _calibrate(quant: fx.GraphModule, data: Data) -> None:
     import torch
     from brevitas.graph.calibrate import calibration_mode
 
-    with torch.no_grad(), calibration_mode(quant):
-        quant(torch.from_numpy(data.train[0][:CALIBRATION_SAMPLES]))
+    with torch.no_grad():
+        with calibration_mode(quant):
+            quant(torch.from_numpy(data.train[0][:CALIBRATION_SAMPLES]))
+        for name, parameter in quant.named_parameters():
+            if name.endswith("scaling_impl.value") and not 2**parameter > _DEAD:
+                parameter.zero_()  # the logarithm of the range
+
+
+def _check_exact(quant: fx.GraphModule, inputs: np.ndarray) -> None:
+    """Refuse sums that need more than the 24 bits of float32: torch and QONNX would round, the C++ would not."""
+    import copy
+
+    import torch
+
+    x = torch.from_numpy(inputs)
+    exact = training.predict(copy.deepcopy(quant).double(), x.double())
+    rounded = int((training.predict(quant, x).double() != exact).sum())
+    if rounded:
+        raise UnsupportedError(
+            f"quantize: sums must fit the 24 bits of float32, but {rounded} of {exact.numel()} outputs are rounded; "
+            "lower weight_bits, activation_bits or bias_bits"
+        )
 
 
 def _fine_tune(
@@ -272,6 +360,7 @@ def _prove_equal(quant: fx.GraphModule, onnx_path: Path, data: Data, progress: P
     """Compare torch and QONNX exactly on the whole test set; returns the outputs."""
     import torch
 
+    _check_exact(quant, data.test[0])
     expected = training.predict(quant, torch.from_numpy(data.test[0])).numpy()
     got = qonnx_graph.execute(qonnx_graph.load(onnx_path), data.test[0], progress=progress)
     if got.shape != expected.shape:

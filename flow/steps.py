@@ -149,6 +149,7 @@ def quantize(context: Context, out: Path) -> Figures:
         "accuracy": made.accuracy,
         "samples": made.samples,
         "inputs": [dataclasses.asdict(port) for port in made.inputs],
+        "bias_bits": made.bias_bits,
         "weight_bits": dict(made.weight_bits),
         "activation_bits": dict(made.activation_bits),
     }
@@ -189,6 +190,7 @@ def emulate(context: Context, out: Path) -> Figures:
         "max_error_lsb": result.max_error_lsb,
         "accuracy": result.accuracy,
         "layers": list(result.layers),
+        "layer_samples": result.layer_samples,
         "build_seconds": result.build_seconds,
         "samples_per_second": result.samples_per_second,
     }
@@ -292,6 +294,7 @@ def load_quantized(entry: Entry) -> Quantized:
         inputs=tuple(_port(port) for port in figures["inputs"]),
         accuracy=figures["accuracy"],
         samples=figures["samples"],
+        bias_bits=figures["bias_bits"],
         weight_bits=figures["weight_bits"],
         activation_bits=figures["activation_bits"],
     )
@@ -344,6 +347,7 @@ def layer_rows(entries: Mapping[str, Entry]) -> list[Figures]:
             row[f"{key}_before"] = getattr(cost, attribute)
             row[f"{key}_after"] = getattr(left, attribute) if left else 0
         row["weight_bits"] = bits.get("weight_bits", {}).get(cost.name)
+        row["bias_bits"] = bits.get("bias_bits")
         row["activation_bits"] = bits.get("activation_bits", {}).get(cost.name)
         layer = hls.get(identifier(cost.name), {})
         row["reuse_factor"] = layer.get("reuse_factor")

@@ -181,6 +181,7 @@ class Quantized:
     inputs: tuple[Port, ...]
     accuracy: float
     samples: int
+    bias_bits: int
     weight_bits: Mapping[str, int]
     activation_bits: Mapping[str, int]
 
@@ -224,6 +225,7 @@ class Emulation:
     accuracy: float | None
     outputs: np.ndarray
     layers: tuple[str, ...]
+    layer_samples: int
     build_seconds: float
     samples_per_second: float
 

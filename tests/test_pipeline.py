@@ -1,7 +1,6 @@
 """The pipeline: caching, resuming after a kill, and every kind of bad input before any harm is done."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +14,6 @@ from flow import pipeline
 from flow.errors import ConfigError, ToolError, UnsupportedError
 
 pytestmark = needs("g++")
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run that a test may change."""
-    return Path(shutil.copytree(finished, tmp_path / "out", symlinks=True))
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

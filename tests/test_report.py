@@ -32,6 +32,7 @@ def layer(
         "macs_before": macs[0],
         "macs_after": macs[1],
         "weight_bits": 6,
+        "bias_bits": 16,
         "activation_bits": 7,
         "reuse_factor": 9,
         **more,
@@ -91,6 +92,7 @@ MANIFEST: dict[str, Any] = {
             hop("QONNX = C++ (csim)", 0),
         ],
         "layers": ["conv1", "relu1", "conv2"],
+        "layer_samples": 32,
     },
     "pruning": {
         "history": [
@@ -118,9 +120,9 @@ REPORT = {
 }
 BOTH = """98.61% | 98.33% | 98.06% | −0.28 | −0.55 | on 360 test samples | TUL PYNQ-Z2 | 40 of 128 channels |
     11.9% of the multiply-accumulates | conv1 | conv2 | 32 → 9 | 64 → 13 | 96 → 22 | 320 → 90 | 9,248 → 1,066 |
-    9,568 → 1,156 | 18,432 → 5,184 | 589,824 → 67,392 | 608,256 → 72,576 | 540 | 6,396 | 6,936 | 117 |
+    9,568 → 1,156 | 18,432 → 5,184 | 589,824 → 67,392 | 608,256 → 72,576 | 630 | 6,526 | 7,156 | 117 |
     1.2e-15 relative | 0 LSB | 64 samples | C++ (csim) | equal to rounding | in every bit on 360 samples | 53,200 |
-    106,400 | 126 multipliers | 57.3% | 6,936 weight bits | 5,160,960 | not synthesized yet | vitis_hls, vivado |
+    106,400 | 126 multipliers | 57.3% | 7,156 weight bits | 5,160,960 | not synthesized yet | vitis_hls, vivado |
     cd runs/digits/synthesize && sh build.sh | 12.1 s | cached | 40.2 s | < 0.1 s | 130.0 s"""
 PAGE = """xc7z020clg400-1 | 10 ns (100 MHz) | 1,149 train, 288 validation, 360 test | one sample is 0.28 points |
     2.13.0 | sha256:9f2c1a77 | pruning_ratio | hls.Strategy | 0.1.0 | conv1, relu1, conv2 | 98.10% | Conv2d |
@@ -215,7 +217,7 @@ def test_figures_of_the_synthesis_report_are_shown(figure: str) -> None:
 
 def test_synthesized_design_shows_no_estimates_and_no_command() -> None:
     text = Page(render(SYNTHESIZED)).text
-    for phrase in ("weight bits 6,936 weight bits", "multipliers 220", "not synthesized", "workstation"):
+    for phrase in ("weight bits 7,156 weight bits", "multipliers 220", "not synthesized", "workstation"):
         assert phrase not in text
 
 

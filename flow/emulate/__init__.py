@@ -15,6 +15,10 @@ from flow.lsb import exact_lsb, input_lsb
 from flow.types import Emulation, HlsLayer, HlsProject, Progress, silent
 
 
+LAYER_SAMPLES = 32
+"""Samples whose every layer is compared, beside the outputs of all samples."""
+
+
 def emulate(
     design: HlsProject,
     inputs: np.ndarray,
@@ -29,7 +33,8 @@ def emulate(
 ) -> Emulation:
     """Compile the HLS C++ (csim) and compare every output with what torch and QONNX gave.
 
-    The samples go through the AXI4-Stream top, word for word as the hardware gets them.
+    The samples go through the AXI4-Stream top, word for word as the hardware gets them. Every layer is compared too,
+    on the first `LAYER_SAMPLES` samples, or on the first one whose output differs.
 
     Args:
         design: the HLS project.
@@ -63,9 +68,16 @@ def emulate(
         got = csim.run(input_lsb(source, inputs))
         run_seconds = time.perf_counter() - start
         error = np.abs(got - want)
-        if error.any():
-            sample = int(np.argmax(error.any(axis=1)))
-            raise _mismatch(design, csim, inputs[sample : sample + 1], sample, error, want, got)
+        wrong = np.flatnonzero(error.any(axis=1))
+        picked = wrong[:1] if len(wrong) else np.arange(min(LAYER_SAMPLES, len(inputs)))
+        _check_layers(layer_errors(design, csim, inputs[picked]), picked, len(wrong), len(inputs))
+        if len(wrong):
+            sample, output = np.argwhere(error)[0]
+            raise MismatchError(
+                f"emulate: C++ must equal QONNX, but {len(wrong)} of {len(inputs)} samples differ; all layers agree, but "
+                f"output {output} of sample {sample} is {got[sample, output]} LSB in place of {want[sample, output]} LSB; "
+                "the AXI4-Stream top must be at fault: report it"
+            )
     accuracy = float((got.argmax(1) == labels).mean()) if labels is not None else None
     return Emulation(
         samples=len(inputs),
@@ -73,6 +85,7 @@ def emulate(
         accuracy=accuracy,
         outputs=got,
         layers=tuple(layer.name for layer in design.layers),
+        layer_samples=len(picked),
         build_seconds=build_seconds,
         samples_per_second=len(inputs) / run_seconds,
     )
@@ -94,28 +107,19 @@ def layer_errors(
     return rows
 
 
-def _mismatch(
-    design: HlsProject,
-    csim: Csim,
-    sample: np.ndarray,
-    number: int,
-    error: np.ndarray,
-    want: np.ndarray,
-    got: np.ndarray,
-) -> MismatchError:
-    head = f"emulate: C++ must equal QONNX, but {int(error.any(axis=1).sum())} of {len(error)} samples differ"
-    for layer, expected, found in layer_errors(design, csim, sample):
-        different = np.flatnonzero(expected[0] != found[0])
+def _check_layers(
+    rows: list[tuple[HlsLayer, np.ndarray, np.ndarray]], samples: np.ndarray, wrong: int, total: int
+) -> None:
+    """Raise for the first layer that differs."""
+    head = f"{wrong} of {total} samples differ" if wrong else "an inner layer differs, although no output does"
+    for layer, expected, got in rows:
+        different = np.argwhere(expected != got)
         if len(different):
-            index = np.unravel_index(different[0], layer.shape)
-            return MismatchError(
-                f"{head}; first at layer {layer.name!r} ({layer.kind}), sample {number}, "
-                f"index ({', '.join(str(int(i)) for i in index)}): expected {expected[0][different[0]]:g} LSB, "
-                f"got {found[0][different[0]]:g} LSB, {abs(expected[0][different[0]] - found[0][different[0]]):g} LSB "
+            row, flat = different[0]
+            index = ", ".join(str(int(i)) for i in np.unravel_index(flat, layer.shape))
+            want, found = expected[row, flat], got[row, flat]
+            raise MismatchError(
+                f"emulate: C++ must equal QONNX, but {head}; first at layer {layer.name!r} ({layer.kind}), sample "
+                f"{samples[row]}, index ({index}): expected {want:g} LSB, got {found:g} LSB, {abs(want - found):g} LSB "
                 f"apart (1 LSB = 2^-{layer.dtype.fraction_bits}); compare its Precision in [hls] with the graph's"
             )
-    output = int(np.argmax(error[number] != 0))
-    return MismatchError(
-        f"{head}; all layers agree, but output {output} of sample {number} is {got[number, output]} LSB in place of "
-        f"{want[number, output]} LSB; the AXI4-Stream top must be at fault: report it"
-    )

@@ -33,6 +33,7 @@ class Equality:
 
     hops: tuple[Hop, ...]
     layers: tuple[str, ...]
+    layer_samples: str
     notes: tuple[str, ...]
     summary: str
 
@@ -76,7 +77,8 @@ def equality(manifest: Mapping[str, Any]) -> Equality:
         notes.append("The chain ends at the C++: Verilog and bitstream were not compared.")
     names = given.get("layers")
     layers = tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
-    return Equality(tuple(hops), layers, tuple(notes), _summary(given, hops))
+    samples = text.count(number(given.get("layer_samples")))
+    return Equality(tuple(hops), layers, samples, tuple(notes), _summary(given, hops))
 
 
 def _summary(given: Mapping[str, Any], hops: list[Hop]) -> str:

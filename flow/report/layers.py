@@ -72,9 +72,17 @@ COLUMNS: tuple[tuple[str, str, str | None, bool], ...] = (
 
 def _figure(layer: Mapping[str, Any], key: str) -> float | None:
     if key == "weight_memory_bits":
-        bits, parameters = number(layer.get("weight_bits")), number(layer.get("parameters_after"))
-        return bits * parameters if bits is not None and parameters is not None else None
+        return _memory_bits(layer)
     return number(layer.get(key))
+
+
+def _memory_bits(layer: Mapping[str, Any]) -> float | None:
+    """Return the bits of a layer's weights and of its biases, one an output channel."""
+    keys = ("parameters_after", "channels_after", "weight_bits", "bias_bits")
+    parameters, biases, weight_bits, bias_bits = (number(layer.get(key)) for key in keys)
+    if parameters is None or biases is None or weight_bits is None or bias_bits is None:
+        return None
+    return (parameters - biases) * weight_bits + biases * bias_bits
 
 
 def total_of(manifest: Mapping[str, Any], key: str) -> float | None:
@@ -125,7 +133,7 @@ def _notes(manifest: Mapping[str, Any], titles: tuple[str, ...]) -> tuple[str, .
     notes = []
     if "weight bits" in titles:
         notes.append(
-            "Weight bits: parameters after pruning times bits a weight, biases counted like weights."
+            "Weight bits: weights and biases after pruning, each at its width."
         )
     own = []
     for key, noun in (("channels", "channels"), ("parameters", "parameters"), ("macs", "MACs")):

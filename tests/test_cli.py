@@ -1,0 +1,141 @@
+"""The command: quick, one message an error, JSON for machines."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, needs
+
+PROGRAM = [sys.executable, "-m", "flow.cli"]
+
+
+def flow(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def as_toml(config: dict[str, object]) -> str:
+    """Return the test's config as a file."""
+    head = [f"{key} = {json.dumps(value)}" for key, value in config.items() if not isinstance(value, dict)]
+    tables = [
+        "\n".join([f"[{key}]", *(f"{option} = {json.dumps(chosen)}" for option, chosen in value.items())])
+        for key, value in config.items()
+        if isinstance(value, dict)
+    ]
+    return "\n".join([*head, *tables])
+
+
+def test_help_lists_the_commands() -> None:
+    done = flow("--help")
+    assert done.returncode == 0
+    for command in ("run", "init", "doctor", "boards"):
+        assert f"  {command} " in done.stdout
+
+
+def test_help_loads_no_heavy_library() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flow.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "numpy", "hls4ml", "onnx", "rich", "sklearn", "flow.pipeline"}
+
+
+def test_boards_are_listed_with_their_resources() -> None:
+    done = flow("boards")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("pynq-z2"))
+    assert line.split() == ["pynq-z2", "xc7z020clg400-1", "53,200", "106,400", "220", "140", "vitis"]
+
+
+def test_boards_are_listed_for_machines() -> None:
+    rows = json.loads(flow("boards", "--json").stdout)
+    assert {"name": "pynq-z2", "luts": 53200, "bram36": 140}.items() <= {r["name"]: r for r in rows}[
+        "pynq-z2"
+    ].items()
+
+
+def test_doctor_names_every_tool_its_place_and_its_use() -> None:
+    rows = {row["name"]: row for row in json.loads(flow("doctor", "--json").stdout)}
+    assert rows["torch"]["version"].startswith("2.")
+    assert rows["vivado"]["use"] == "synthesize: Verilog to bitstream"
+    assert {"g++", "vitis_hls", "vitis-run", "hls4ml", "brevitas", "qonnx"} <= rows.keys()
+
+
+def test_doctor_says_what_is_not_there(tmp_path: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(flow("doctor", "--json", PATH=str(tmp_path)).stdout)}
+    assert (rows["g++"]["version"], rows["g++"]["path"]) == (None, None)
+
+
+def test_init_writes_a_config_once(tmp_path: Path) -> None:
+    first = flow("init", cwd=tmp_path)
+    assert (first.returncode, first.stdout) == (0, "flow.toml written; edit it, then: flow run flow.toml\n")
+    second = flow("init", cwd=tmp_path)
+    assert (second.returncode, second.stderr) == (
+        1,
+        "ConfigError: init: 'flow.toml' must not exist yet; move it away, or name another file\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "config: 'flow.toml' must be an existing file, not missing; flow init writes one"),
+        ("[prun]\n", "config: key 'prun' is not known; did you mean 'prune'?"),
+        ('[model]\nsource = "a:b"\n[prune]\npruning_ration = 1\n', "[prune]: key 'pruning_ration' is not known; "
+         "did you mean 'pruning_ratio'?"),
+        ('board = "pynq-z22"\n[model]\nsource = "a:b"\n', "board must be one of arty-z7-20, kv260, pynq-z1, pynq-z2, "
+         "ultra96-v2, zcu104, zybo-z7-20, not 'pynq-z22'; did you mean 'pynq-z2'?"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_message_and_a_non_zero_exit(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "flow.toml").write_text(text)
+    done = flow("run", "flow.toml", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"ConfigError: {message}\n")
+
+
+def test_an_output_folder_that_is_a_file_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    done = flow("run", "--out", "taken", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ConfigError: out: 'taken' must be a folder, not a file; choose another with --out\n",
+    )
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_no_compiler_is_one_message(tmp_path: Path) -> None:
+    done = flow("run", cwd=tmp_path, PATH=str(tmp_path))
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        1,
+        "ToolError: emulate: 'g++' must be on PATH, not missing; install it (Debian: apt install g++) "
+        "(flow doctor shows what was found)",
+    )
+
+
+@needs("g++")
+def test_a_finished_run_shows_its_figures_and_its_page(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "flow.toml").write_text(as_toml(SMALL).replace("twt = null\n", ""))
+    done = flow("run", "flow.toml", "--out", str(copy), "--to", "train", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    assert done.stdout.rstrip().endswith(f"report: {copy / 'report.html'}")
+
+
+@needs("g++")
+def test_json_prints_the_manifest_and_nothing_else(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "flow.toml").write_text(as_toml(SMALL).replace("twt = null\n", ""))
+    done = flow("run", "flow.toml", "--out", str(copy), "--to", "train", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == json.loads((copy / "manifest.json").read_text())
+    assert done.stderr == ""

@@ -1,0 +1,193 @@
+"""Random small graphs, with every kind of dead and of almost dead channel, stay equal and never grow."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import networks
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from flow import network
+from flow.simplify import simplify
+
+EXAMPLE = (2, 2, 5, 6)
+PADDING_MODES = ("zeros", "zeros", "reflect", "replicate", "circular")
+
+
+@dataclass
+class Step:
+    """One node: a module or a join, and the positions of the tensors that it reads (0 is the input)."""
+
+    module: nn.Module | str
+    reads: tuple[int, ...]
+
+
+@dataclass
+class Recipe:
+    """The nodes of a network with the (channels, height, width) of every tensor."""
+
+    shapes: list[tuple[int, int, int]]
+    steps: list[Step] = field(default_factory=list)
+
+    def add(self, module: nn.Module | str, *reads: int) -> int:
+        channels, height, width = self.shapes[reads[0]]
+        if module == "cat":
+            self.shapes.append((sum(self.shapes[read][0] for read in reads), height, width))
+        elif module == "add":
+            self.shapes.append(self.shapes[reads[0]])
+        else:
+            probe = copy.deepcopy(module).double().eval()(torch.zeros(2, channels, height, width).double())
+            self.shapes.append(tuple(probe.shape[1:]))
+        self.steps.append(Step(module, reads))
+        return len(self.shapes) - 1
+
+
+class Graph(nn.Module):
+    """The network of a recipe; its last tensor is pooled, or flattened, into a dense layer, or left."""
+
+    def __init__(self, recipe: Recipe, head: str) -> None:
+        super().__init__()
+        self.steps = recipe.steps
+        self.layers = nn.ModuleList(step.module for step in recipe.steps if step.module not in ("add", "cat"))
+        channels, height, width = recipe.shapes[-1]
+        self.head = {
+            "none": nn.Sequential(),
+            "pool": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2)),
+            "flatten": nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 3), nn.Sigmoid()),
+        }[head]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tensors, layers = [x], iter(self.layers)
+        for step in self.steps:
+            read = [tensors[index] for index in step.reads]
+            if step.module == "add":
+                tensors.append(read[0] + read[1])
+            elif step.module == "cat":
+                tensors.append(torch.cat(read, 1))
+            else:
+                tensors.append(next(layers)(read[0]))
+        return self.head(tensors[-1])
+
+
+def conv(draw, channels: int, height: int, width: int, outputs: int | None = None) -> nn.Module:
+    """Draw a plain, depthwise or grouped conv; with ``outputs``, one that keeps height and width."""
+    if outputs is not None:
+        kernel = draw(st.sampled_from((1, 3)))
+        return nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, bias=draw(st.booleans()))
+    kernel = draw(st.sampled_from([size for size in (1, 2, 3) if size <= min(height, width)]))
+    padding = draw(st.integers(0, kernel // 2))
+    kind = draw(st.sampled_from(("plain", "plain", "plain", "depthwise", "grouped")))
+    groups = {"plain": 1, "depthwise": channels, "grouped": 2 - channels % 2}[kind]
+    outputs = {"plain": draw(st.integers(1, 5)), "depthwise": channels, "grouped": 4}[kind]
+    return nn.Conv2d(
+        channels,
+        outputs,
+        kernel,
+        stride=draw(st.sampled_from((1, 1, 2))),
+        padding=padding,
+        groups=groups,
+        bias=draw(st.booleans()),
+        padding_mode=draw(st.sampled_from(PADDING_MODES)),
+    )
+
+
+def other(draw, channels: int, height: int, width: int) -> nn.Module:
+    """Draw a layer without a mix of channels."""
+    pools = [
+        nn.MaxPool2d(2, stride=1, padding=1),
+        nn.AvgPool2d(2, stride=1, padding=1),
+        nn.AvgPool2d(2, stride=1, padding=1, count_include_pad=False),
+    ]
+    if min(height, width) >= 2:
+        pools += [nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2), nn.AvgPool2d(2, divisor_override=3)]
+    layers = [nn.ReLU(), nn.ReLU(), nn.LeakyReLU(0.2), nn.Sigmoid(), nn.Tanh(), nn.Identity(), nn.Dropout()]
+    layers += [
+        nn.BatchNorm2d(channels),
+        nn.BatchNorm2d(channels, affine=False),
+        nn.BatchNorm2d(channels, track_running_stats=False),
+    ]
+    return draw(st.sampled_from(layers + pools))
+
+
+@st.composite
+def graphs(draw) -> tuple[Graph, bool]:
+    """Draw a network; tell also whether it takes other image sizes."""
+    recipe = Recipe([EXAMPLE[1:]])
+    recipe.add(conv(draw, *recipe.shapes[0], outputs=draw(st.integers(1, 5))), 0)
+    for _ in range(draw(st.integers(1, 7))):
+        source = draw(st.integers(max(0, len(recipe.shapes) - 3), len(recipe.shapes) - 1))
+        shape = recipe.shapes[source]
+        choice = draw(st.sampled_from(("conv", "conv", "other", "other", "add", "cat")))
+        if choice == "conv":
+            recipe.add(conv(draw, *shape), source)
+        elif choice == "other":
+            recipe.add(other(draw, *shape), source)
+        else:
+            alike = [i for i, found in enumerate(recipe.shapes) if found[1:] == shape[1:]]
+            partner = draw(st.sampled_from(alike))
+            if choice == "add" and recipe.shapes[partner] != shape:
+                partner = recipe.add(conv(draw, *recipe.shapes[partner], outputs=shape[0]), partner)
+            recipe.add(choice, source, partner)
+    head = draw(st.sampled_from(("none", "pool", "flatten")))
+    graph = networks.lively(Graph(recipe, head), seed=draw(st.integers(0, 999)))
+    for layer in graph.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and layer.weight is not None:
+            kill(draw, layer)
+    return graph, head != "flatten"
+
+
+def kill(draw, layer: nn.Module) -> None:
+    """Make some rows dead, dead with a bias, or balanced (their sum is zero), and some columns dead."""
+    rows = draw(st.lists(st.sampled_from(("live", "zero", "bias", "balanced")), max_size=len(layer.weight)))
+    with torch.no_grad():
+        for row, state in enumerate(rows):
+            if state == "balanced":
+                flat = layer.weight[row].reshape(-1)
+                flat -= flat.mean()
+                flat[-1] -= flat.sum()
+            elif state != "live":
+                layer.weight[row] = 0
+                if layer.bias is not None and state == "zero":
+                    layer.bias[row] = 0
+        if layer.weight.dim() > 1:
+            columns = draw(st.sets(st.integers(0, layer.weight.shape[1] - 1), max_size=2))
+            layer.weight[:, sorted(columns)] = 0
+
+
+def size(model: nn.Module) -> int:
+    return sum(value.numel() for value in model.state_dict().values() if value.is_floating_point())
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
+@given(graphs())
+def test_any_graph_stays_equal_and_never_grows(drawn):
+    model, any_size = drawn
+    example = torch.zeros(EXAMPLE)
+    before = networks.state(model)
+    result = simplify(model, example, samples=4)
+    networks.assert_untouched(model, before)
+    assert networks.difference(model, result.model, *EXAMPLE) < 1e-9
+    if any_size:
+        assert networks.difference(model, result.model, 2, 2, 8, 7) < 1e-9
+    assert size(result.model) <= size(model)
+    assert sum(cost.macs for cost in result.after) <= sum(cost.macs for cost in result.before)
+    again = simplify(result.model, example, samples=4)
+    assert (again.after, again.kept) == (result.after, result.kept)
+    assert networks.kinds(again.model) == networks.kinds(result.model)
+    assert networks.difference(result.model, again.model, *EXAMPLE) < 1e-12
+    assert network.trace(result.model, example).code == result.model.code
