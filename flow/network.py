@@ -121,9 +121,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+def dtype(model: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Return the type of the network's weights, ``default`` where it has none."""
+    return next((v.dtype for v in model.state_dict().values() if v.is_floating_point()), default)
+
+
 def _like_weights(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy of ``tensor`` in the type of the network's weights."""
-    return tensor.detach().to(next(iter(model.parameters()), tensor).dtype, copy=True)
+    return tensor.detach().to(dtype(model, tensor.dtype), copy=True)
 
 
 def check_finite(model: nn.Module) -> None:
@@ -159,7 +164,7 @@ def _check_same(model: nn.Module, graph: fx.GraphModule, example: torch.Tensor) 
     import torch
 
     size = (len(example) + 1, *example.shape[1:])
-    x = _like_weights(graph, torch.randn(size, generator=torch.Generator().manual_seed(0)))
+    x = _like_weights(model, torch.randn(size, generator=torch.Generator().manual_seed(0)))
     try:
         with torch.no_grad(), evaluating(model), evaluating(graph):
             want, got = model(x.clone()), graph(x.clone())
@@ -406,7 +411,7 @@ def load(folder: Path) -> fx.GraphModule:
         made[entry["name"]] = graph.create_node(entry["op"], target, arguments, name=entry["name"])
     model = fx.GraphModule(root, graph)
     state = torch.load(folder / "weights.pt", weights_only=True)
-    model.to(next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32))
+    model.to(next((v.dtype for v in state.values() if v.is_floating_point()), torch.float32))
     model.load_state_dict(state)
     return model.eval()
 

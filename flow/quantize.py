@@ -48,7 +48,7 @@ def quantize(
     Args:
         model: a network without BatchNorm (see `flow.simplify`); it is not changed.
         example: an input with a batch dimension.
-        out: an existing folder; ``model.onnx`` and ``golden.npz`` are written there.
+        out: a folder, made if it is missing; ``model.onnx`` and ``golden.npz`` are written there.
         data: training samples for calibration and fine-tuning; the whole test set is the proof.
         weight_bits, activation_bits, input_bits: 2 to 16.
         bias_bits: 8 to 32.
@@ -69,6 +69,7 @@ def quantize(
     if not 8 <= bias_bits <= 32:
         raise ConfigError(f"quantize: bias_bits must be in 8 to 32, not {bias_bits}; 16 is usual")
     training.check_options("quantize", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    out.mkdir(parents=True, exist_ok=True)
     training.seed_everything(seed)
     graph = network.trace(model, example)
     _check_layers(graph, network.shapes(graph, example))

@@ -179,11 +179,7 @@ def emulate(context: Context, out: Path) -> Figures:
     from flow.emulate import emulate as stage
 
     design = load_project(context.entries["convert"], context.entries["quantize"])
-    with np.load(design.golden_path) as golden:
-        inputs, outputs, labels = golden["inputs"], golden["outputs"], golden["labels"]
-    result = stage(
-        design, inputs, outputs, labels=labels, **context.options("emulate"), progress=context.progress
-    )
+    result = stage(design, **context.options("emulate"), progress=context.progress)
     np.savez(out / "csim.npz", outputs_lsb=result.outputs)
     return {
         "samples": result.samples,

@@ -181,7 +181,8 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error, store.locked():
             pass
         assert str(error.value) == (
-            f"out: '{tmp_path}' must be used by one run at a time, not two; wait for the other, or choose another with --out"
+            f"out: '{tmp_path}' must be used by one run at a time, not two; wait for the other, "
+            "or choose another with --out"
         )
     finally:
         other.kill()

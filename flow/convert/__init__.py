@@ -40,42 +40,49 @@ def convert(
 
     Args:
         quantized: the network.
-        out: an existing, empty folder; the project is written there.
+        out: the project's folder, made if it is missing; best empty.
         board: a name in ``boards/`` or a `Board`: gives the part, the clock and the DSP budget.
         top: name of the C++ top function.
         io_type: ``io_stream`` or ``io_parallel``; ``None``: streams where the network has convs.
         clock_period_ns: ``None``: the board's.
         golden_samples: test vectors that the C++ test bench carries.
-        hls: hls4ml's own keys: ``ReuseFactor``, ``Strategy``, ``Precision`` (for all layers), ``Model``,
-            ``LayerName`` (by the network's layer names). Without ``ReuseFactor`` and ``Strategy``, the
-            resource strategy is taken and every layer is folded so that the multipliers fit the DSP slices.
+        hls: hls4ml's own keys: ``ReuseFactor`` and ``Strategy`` (for all layers), ``Precision`` (of what the
+            graph leaves open), ``Model``, ``LayerName`` (by the network's layer names). Without ``ReuseFactor``
+            and ``Strategy``, the resource strategy is taken and every layer is folded so that the multipliers
+            fit the DSP slices. Depthwise convs have the latency strategy only.
         progress: see `flow.types.Progress`.
 
     Raises:
         ConfigError: an unknown board, io_type or hls4ml key, an illegal reuse factor, a bad name.
-        UnsupportedError: an operator outside `SUPPORTED_OPERATORS`, or one that hls4ml refuses.
+        UnsupportedError: an operator outside `SUPPORTED_OPERATORS`, a pool that io_stream does not have, or
+            what hls4ml refuses.
         MismatchError: the channels-last graph does not equal the exported one.
     """
     from flow.convert.hls4ml_project import write_project
 
     where = boards.load(board) if isinstance(board, str) else board
-    period = clock_period_ns or where.clock_period_ns
+    period = where.clock_period_ns if clock_period_ns is None else clock_period_ns
     if not period > 0:
         raise ConfigError(
             f"convert: clock_period_ns must be positive, not {period}; the board's is {where.clock_period_ns}"
         )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", top):
         raise ConfigError(f"convert: top must be a lower-case C identifier, not {top!r}; choose another name")
+    if golden_samples < 1:
+        raise ConfigError(f"convert: golden_samples must be at least 1, not {golden_samples}; 16 is usual")
+    out.mkdir(parents=True, exist_ok=True)
     graph = qonnx_graph.load(quantized.onnx_path)
     check_operators(graph)
-    progress(0, 3, "channels last")
-    channels_last = qonnx_graph.to_channels_last(graph)
-    channels_last.save(str(out / "model.onnx"))
     if io_type is None:
-        convs = any(node.op_type == "Conv" for node in channels_last.graph.node)
+        convs = any(node.op_type == "Conv" for node in graph.graph.node)
         io_type = "io_stream" if convs else "io_parallel"
     if io_type not in IO_TYPES:
         raise ConfigError(f"convert: io_type must be one of {', '.join(IO_TYPES)}, not {io_type!r}")
+    if io_type == "io_stream":
+        check_pools(graph)
+    progress(0, 3, "channels last")
+    channels_last = qonnx_graph.to_channels_last(graph)
+    channels_last.save(str(out / "model.onnx"))
     progress(1, 3, "writing C++")
     layers, output = write_project(
         channels_last,
@@ -112,6 +119,19 @@ def check_operators(graph: Any) -> None:
             raise UnsupportedError(
                 f"convert: node {node.name!r} ({node.op_type}) is not supported; "
                 f"supported operators: {', '.join(SUPPORTED_OPERATORS)}"
+            )
+
+
+def check_pools(graph: Any) -> None:
+    """Refuse pools that overlap or skip values: the streaming C++ stops at an assertion."""
+    for node in graph.graph.node:
+        if node.op_type != "MaxPool":
+            continue
+        sizes = {entry.name: "x".join(map(str, entry.ints)) for entry in node.attribute}
+        if sizes["kernel_shape"] != sizes["strides"]:
+            raise UnsupportedError(
+                f"convert: layer {node.name!r} (MaxPool, kernel {sizes['kernel_shape']}, stride {sizes['strides']}) is "
+                'not supported in io_stream; supported strides: the kernel\'s size; or choose io_type = "io_parallel"'
             )
 
 

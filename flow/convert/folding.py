@@ -14,7 +14,8 @@ DSP_SHARE = 0.8
 class Fold:
     """A layer as the folding sees it: ``inputs`` x ``outputs`` products at each of ``positions`` positions.
 
-    ``limited``: the reuse factor must not exceed ``inputs``.
+    ``limited``: the reuse factor must not exceed ``inputs``. ``depthwise``: it is 1, as hls4ml folds with the
+    resource strategy only, which depthwise convs do not have.
     """
 
     name: str
@@ -22,9 +23,12 @@ class Fold:
     outputs: int
     positions: int
     limited: bool = False
+    depthwise: bool = False
 
     @property
     def legal(self) -> tuple[int, ...]:
+        if self.depthwise:
+            return (1,)
         factors = legal_reuse_factors(self.inputs, self.outputs)
         return tuple(factor for factor in factors if factor <= self.inputs) if self.limited else factors
 
@@ -50,14 +54,14 @@ def choose(folds: Iterable[Fold], dsps: int) -> dict[str, int]:
     """
     folds = tuple(folds)
     legal = {fold.name: fold.legal for fold in folds}
+    shortest = max((fold.positions * min(legal[fold.name]) for fold in folds), default=0)
     intervals = sorted({fold.positions * factor for fold in folds for factor in legal[fold.name]})
     chosen: dict[str, int] = {}
     for interval in intervals:
+        if interval < shortest:
+            continue
         chosen = {
-            fold.name: max(
-                (f for f in legal[fold.name] if fold.positions * f <= interval), default=legal[fold.name][0]
-            )
-            for fold in folds
+            fold.name: max(f for f in legal[fold.name] if fold.positions * f <= interval) for fold in folds
         }
         if total_multipliers(folds, chosen) <= DSP_SHARE * dsps:
             break

@@ -14,15 +14,14 @@ from flow.errors import ConfigError, MismatchError
 from flow.lsb import exact_lsb, input_lsb
 from flow.types import Emulation, HlsLayer, HlsProject, Progress, silent
 
-
 LAYER_SAMPLES = 32
 """Samples whose every layer is compared, beside the outputs of all samples."""
 
 
 def emulate(
     design: HlsProject,
-    inputs: np.ndarray,
-    expected: np.ndarray,
+    inputs: np.ndarray | None = None,
+    expected: np.ndarray | None = None,
     *,
     labels: np.ndarray | None = None,
     compiler: str = "g++",
@@ -38,7 +37,8 @@ def emulate(
 
     Args:
         design: the HLS project.
-        inputs: float32 samples, channels first.
+        inputs: float32 samples, channels first. ``None``: the whole test set, with its outputs and labels, that
+            the stage quantize proved equal to torch.
         expected: the reference outputs, (samples, outputs); they must lie on the output's grid.
         labels: class numbers, for the accuracy.
         compiler: a C++14 compiler on PATH.
@@ -53,6 +53,9 @@ def emulate(
         MismatchError: the C++ differs; it names the first layer, sample, index, expected, got, LSBs.
     """
     source, result = design.inputs[0], design.outputs[0]
+    if inputs is None or expected is None:
+        with np.load(design.golden_path) as golden:
+            inputs, expected, labels = golden["inputs"], golden["outputs"], golden["labels"]
     if len(inputs) == 0 or inputs[0].size != source.size or expected.shape != (len(inputs), result.size):
         raise ConfigError(
             f"emulate: inputs and expected must be (samples, {source.size} values) and (samples, {result.size}), "
@@ -74,9 +77,9 @@ def emulate(
         if len(wrong):
             sample, output = np.argwhere(error)[0]
             raise MismatchError(
-                f"emulate: C++ must equal QONNX, but {len(wrong)} of {len(inputs)} samples differ; all layers agree, but "
-                f"output {output} of sample {sample} is {got[sample, output]} LSB in place of {want[sample, output]} LSB; "
-                "the AXI4-Stream top must be at fault: report it"
+                f"emulate: C++ must equal QONNX, but {len(wrong)} of {len(inputs)} samples differ; all layers agree, "
+                f"but output {output} of sample {sample} is {got[sample, output]} LSB in place of "
+                f"{want[sample, output]} LSB; the AXI4-Stream top must be at fault: report it"
             )
     accuracy = float((got.argmax(1) == labels).mean()) if labels is not None else None
     return Emulation(
@@ -111,7 +114,9 @@ def _check_layers(
     rows: list[tuple[HlsLayer, np.ndarray, np.ndarray]], samples: np.ndarray, wrong: int, total: int
 ) -> None:
     """Raise for the first layer that differs."""
-    head = f"{wrong} of {total} samples differ" if wrong else "an inner layer differs, although no output does"
+    head = (
+        f"{wrong} of {total} samples differ" if wrong else "an inner layer differs, although no output does"
+    )
     for layer, expected, got in rows:
         different = np.argwhere(expected != got)
         if len(different):

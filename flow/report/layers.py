@@ -132,9 +132,7 @@ def _total(manifest: Mapping[str, Any], column: tuple[str, str, str | None, bool
 def _notes(manifest: Mapping[str, Any], titles: tuple[str, ...]) -> tuple[str, ...]:
     notes = []
     if "weight bits" in titles:
-        notes.append(
-            "Weight bits: weights and biases after pruning, each at its width."
-        )
+        notes.append("Weight bits: weights and biases after pruning, each at its width.")
     own = []
     for key, noun in (("channels", "channels"), ("parameters", "parameters"), ("macs", "MACs")):
         kept = section(manifest, key)

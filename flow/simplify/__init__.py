@@ -69,8 +69,7 @@ def simplify(
             f"simplify: outputs must be equal to {TOLERANCE:g}, not differ by {max_error:.3g} (relative, float64); "
             "keep the network and report it"
         )
-    dtype = next(iter(model.parameters()), example).dtype
-    small = small.to(dtype)
+    small = small.to(network.dtype(model, example.dtype))
     return Simplified(small, max_error, samples, before, network.costs(small, example), kept)
 
 

@@ -1,0 +1,167 @@
+"""Scores against transcriptions of their formulas, channel by channel."""
+
+from __future__ import annotations
+
+import math
+
+import networks
+import numpy as np
+import pytest
+import torch
+from networks import analysed
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from flow.errors import ConfigError
+from flow.prune.criteria import CRITERIA, TAYLOR_BATCH, magnitude, taylor
+
+CLOSE = {"rel": 1e-6, "abs": 1e-12}
+
+
+def nets() -> dict:
+    torch.manual_seed(1)
+    cnn = networks.cnn()
+    with torch.no_grad():
+        for norm in (cnn.bn1, cnn.bn2):
+            norm.weight.uniform_(-1, 2)
+            norm.bias.uniform_(-1, 1)
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.1, 2)
+    return {
+        "mlp": (networks.mlp(), (6,)),
+        "cnn": (cnn, (1, 6, 6)),
+        "residual": (networks.residual().float(), (2, 5, 5)),
+        "mobile": (
+            nn.Sequential(*networks.mobile().float(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            (2, 5, 5),
+        ),
+    }
+
+
+def row_norms(graph, name: str, norm: str | None) -> list[float]:
+    """Return ||w_i * gamma_i / sqrt(var_i + eps)|| of every row, in plain Python."""
+    rows = []
+    for index, row in enumerate(graph.get_submodule(name).weight.double().tolist()):
+        values = np.asarray(row).ravel()
+        scale = 1.0
+        if norm:
+            module = graph.get_submodule(norm)
+            scale = float(module.weight[index]) / math.sqrt(float(module.running_var[index]) + module.eps)
+        rows.append(math.sqrt(sum((value * scale) ** 2 for value in values)))
+    return rows
+
+
+@pytest.mark.parametrize("name", nets())
+def test_magnitude_is_the_fused_norm_relative_to_its_layer(name):
+    model, shape = nets()[name]
+    graph, channels = analysed(model, 2, *shape)
+    norms = {"conv1": "bn1", "conv2": "bn2"} if name == "cnn" else {}
+    scores = magnitude(graph, channels, None)
+    assert set(scores) == set(channels.writers)
+    for label, rows in channels.writers.items():
+        relative = []
+        for layer, row in rows:
+            all_rows = row_norms(graph, layer, norms.get(layer))
+            relative.append(all_rows[row] / (sum(all_rows) / len(all_rows)))
+        assert scores[label] == pytest.approx(sum(relative) / len(relative), **CLOSE)
+
+
+def test_magnitude_measures_rows_by_those_that_are_left():
+    graph, channels = analysed(networks.mlp(hidden=4), 2, 6)
+    networks.fill(graph.get_submodule("fc1"), [0, 1])
+    left = row_norms(graph, "fc1", None)[2:]
+    scores = [magnitude(graph, channels)[label] for label in channels.labels["fc1"]]
+    assert scores == pytest.approx([0, 0, left[0] / (sum(left) / 2), left[1] / (sum(left) / 2)], **CLOSE)
+
+
+def test_magnitude_of_a_layer_of_zeros_is_zero():
+    graph, channels = analysed(networks.mlp(hidden=4), 2, 6)
+    networks.fill(graph.get_submodule("fc1"), [0, 1, 2, 3])
+    assert [magnitude(graph, channels)[label] for label in channels.labels["fc1"]] == [0, 0, 0, 0]
+
+
+def in_float64(split):
+    return split[0].astype(np.float64), split[1]
+
+
+def transcribed(graph, channels, split, norms: dict[str, str]) -> dict[int, float]:
+    """Return sum over rows of sqrt(mean over batches of (sum of theta * dL/dtheta)^2), one row at a time."""
+    x, y = torch.from_numpy(split[0]), torch.from_numpy(split[1])
+    batches = [(x[i : i + TAYLOR_BATCH], y[i : i + TAYLOR_BATCH]) for i in range(0, len(y), TAYLOR_BATCH)]
+    scores = {}
+    for label, rows in channels.writers.items():
+        scores[label] = 0.0
+        for layer, row in rows:
+            module = graph.get_submodule(norms.get(layer, layer))
+            squares = []
+            for inputs, labels in batches:
+                thetas = [p for p in (module.weight, module.bias) if p is not None]
+                gradients = torch.autograd.grad(cross_entropy(graph(inputs), labels), thetas)
+                moment = sum(float((t[row] * g[row]).sum()) for t, g in zip(thetas, gradients, strict=True))
+                squares.append(moment**2)
+            scores[label] += math.sqrt(sum(squares) / len(squares))
+    return scores
+
+
+@pytest.mark.parametrize("name", nets())
+@pytest.mark.parametrize("samples", [10, 70])
+def test_taylor_is_its_formula(name, samples):
+    model, shape = nets()[name]
+    graph, channels = analysed(model.double().eval(), 2, *shape)
+    split = in_float64(networks.clusters(samples, shape).train)
+    norms = {"conv1": "bn1", "conv2": "bn2"} if name == "cnn" else {}
+    scores = taylor(graph, channels, split)
+    expected = transcribed(graph, channels, split, norms)
+    assert scores == pytest.approx(expected, **CLOSE)
+
+
+def test_taylor_on_a_norm_is_the_change_that_zeroing_its_channel_makes_to_first_order():
+    model, shape = nets()["cnn"]
+    graph, channels = analysed(model.double().eval(), 2, *shape)
+    split = in_float64(networks.clusters(20, shape).train)
+    x, y = torch.from_numpy(split[0]), torch.from_numpy(split[1])
+    kept = []
+    hook = graph.get_submodule("bn1").register_forward_hook(lambda *args: kept.append(args[2]))
+    loss = cross_entropy(graph(x), y)
+    hook.remove()
+    (gradient,) = torch.autograd.grad(loss, kept[0])
+    expected = (kept[0] * gradient).sum((0, 2, 3)).abs().tolist()
+    scores = taylor(graph, channels, split)
+    assert [scores[label] for label in channels.labels["conv1"]] == pytest.approx(
+        expected, rel=1e-4, abs=1e-7
+    )
+
+
+def test_taylor_of_a_channel_that_nothing_reads_is_zero():
+    graph, channels = analysed(networks.mlp(), 2, 6)
+    with torch.no_grad():
+        graph.get_submodule("fc2").weight[:, 3] = 0
+    scores = taylor(graph, channels, networks.clusters(30).train)
+    assert [scores[label] == 0 for label in channels.labels["fc1"]].count(True) >= 1
+    assert scores[int(channels.labels["fc1"][3])] == 0
+
+
+def test_frozen_layers_have_the_same_scores():
+    graph, channels = analysed(networks.cnn(), 2, 1, 6, 6)
+    split = networks.clusters(40, (1, 6, 6)).train
+    expected = taylor(graph, channels, split)
+    graph.requires_grad_(False)
+    assert taylor(graph, channels, split) == expected
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_criteria_leave_the_network_alone(name):
+    graph, channels = analysed(networks.cnn(), 2, 1, 6, 6)
+    graph.train()
+    before = networks.state(graph)
+    CRITERIA[name](graph, channels, networks.clusters(40, (1, 6, 6)).train)
+    networks.assert_untouched(graph, before)
+
+
+def test_taylor_without_data_is_refused():
+    graph, channels = analysed(networks.mlp(), 2, 6)
+    with pytest.raises(ConfigError) as caught:
+        taylor(graph, channels, None)
+    assert str(caught.value) == (
+        "prune: criterion 'taylor' must have data to take gradients on; give data, or 'magnitude'"
+    )

@@ -1,0 +1,119 @@
+"""Pruned channels are zero, compute zero, and never come back."""
+
+from __future__ import annotations
+
+import networks
+import pytest
+import torch
+from networks import analysed, lively
+from torch import fx, nn
+
+from flow.prune.masks import Masks
+from flow.training import train_epoch
+
+
+def tensors(graph: fx.GraphModule, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what every node computes."""
+    found = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, node):
+            found[node.name] = super().run_node(node)
+            return found[node.name]
+
+    with torch.no_grad():
+        Recorder(graph).run(x)
+    return found
+
+
+def masked(model: nn.Module, layer: str, rows: list[int], *shape: int):
+    graph, channels = analysed(model, *shape)
+    masks = Masks(graph, channels)
+    masks.add(int(label) for label in channels.labels[layer][rows])
+    return graph.eval(), channels, masks
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (nn.ReLU(),),
+        (nn.BatchNorm2d(4), nn.ReLU()),
+        (nn.BatchNorm2d(4, affine=False), nn.ReLU()),
+        (nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()),
+        (nn.BatchNorm2d(4, affine=False, track_running_stats=False), nn.ReLU()),
+        (nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.ReLU()),
+        (nn.MaxPool2d(2), nn.Tanh()),
+    ],
+    ids=["relu", "norm", "no affine", "no statistics", "neither", "depthwise", "pool"],
+)
+@pytest.mark.parametrize("train", [False, True])
+def test_pruned_channels_compute_zero_whatever_follows(after, train):
+    model = lively(nn.Sequential(nn.Conv2d(2, 4, 3), *after, nn.Conv2d(4, 2, 1)))
+    graph, _, _ = masked(model, "_0", [1, 3], 2, 2, 8, 8)
+    x = torch.randn(6, 2, 8, 8, dtype=torch.float64)
+    found = tensors(graph.train(train), x)
+    for index in range(len(after) + 1):
+        assert not found[f"_{index}"][:, [1, 3]].any()
+        assert found[f"_{index}"][:, [0, 2]].any()
+
+
+def test_both_sides_of_a_sum_compute_zero():
+    graph, _, _ = masked(networks.residual(), "stem", [0, 2], 2, 2, 5, 5)
+    found = tensors(graph, torch.randn(3, 2, 5, 5, dtype=torch.float64))
+    for name in ("stem", "b", "add"):
+        assert not found[name][:, [0, 2]].any()
+        assert found[name][:, [1, 3]].any()
+
+
+def test_the_right_side_of_a_concatenation_computes_zero():
+    graph, _, _ = masked(networks.branches(), "right", [1], 2, 2, 5, 5)
+    found = tensors(graph, torch.randn(3, 2, 5, 5, dtype=torch.float64))
+    assert not found["cat"][:, 4].any()
+    assert all(found["cat"][:, index].any() for index in range(4))
+
+
+def test_nothing_else_is_zeroed():
+    model = lively(networks.cnn())
+    graph, _, _ = masked(model, "conv1", [2], 2, 1, 6, 6)
+    for name, value in model.state_dict().items():
+        masked_value = graph.state_dict()[name]
+        if name in ("conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean"):
+            assert not masked_value[2].any()
+            value, masked_value = (torch.cat([v[:2], v[3:]]) for v in (value, masked_value))
+        assert torch.equal(value, masked_value)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+        lambda p: torch.optim.AdamW(p, lr=0.1),
+    ],
+    ids=["momentum", "adam"],
+)
+def test_masks_outlive_training_with_momentum(optimizer):
+    graph, channels = analysed(networks.cnn(), 2, 1, 6, 6)
+    data = networks.clusters(60, (1, 6, 6))
+    steps, generator = optimizer(graph.parameters()), torch.Generator().manual_seed(0)
+    options = {"batch_size": 16, "generator": generator}
+    train_epoch(graph, data.train, steps, **options)  # momentum for what is pruned next
+    masks = Masks(graph, channels)
+    masks.add(channels.labels["conv1"][[0, 3]].tolist())
+    masks.add(channels.labels["hidden"][[5]].tolist())
+    train_epoch(graph, data.train, steps, **options, after_step=masks.apply)
+    assert masks.pruned == {*channels.labels["conv1"][[0, 3]], channels.labels["hidden"][5]}
+    found = tensors(graph.eval(), torch.from_numpy(data.test[0]))
+    assert not found["relu1"][:, [0, 3]].any()
+    assert not found["hidden"][:, 5].any()
+    assert graph.get_submodule("conv1").weight[[1, 2, 4, 5]].flatten(1).any(1).all()
+
+
+def test_labels_once_pruned_stay_when_others_are_added():
+    graph, channels, masks = masked(networks.mlp(), "fc1", [0], 2, 6)
+    first = masks.pruned
+    masks.add([int(channels.labels["fc2"][1])])
+    masks.add([])
+    assert first < masks.pruned
+    nn.init.ones_(graph.get_submodule("fc1").weight)
+    masks.apply()
+    assert graph.get_submodule("fc1").weight.any(1).tolist() == [False] + [True] * 7
