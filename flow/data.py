@@ -109,7 +109,7 @@ def _builtin(name: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.nd
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
-        return (bunch.images[:, None] / 16).astype(np.float32), bunch.target.astype(np.int64), None
+        return (bunch.images.reshape(-1, 1, 8, 8) / 16).astype(np.float32), bunch.target.astype(np.int64), None
     path = _in_folder(name)
     if path:
         return _read_npz(path, name)
@@ -195,9 +195,10 @@ def _images(x: np.ndarray, name: str) -> np.ndarray:
             f"data: {name!r} must hold floats, or integers of 8 or 16 bits, not {x.dtype} samples; convert x"
         )
     scale = np.float32(np.iinfo(x.dtype).max) if np.issubdtype(x.dtype, np.integer) else np.float32(1)
-    x = x.astype(np.float32) / scale
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+        x = x.astype(np.float32) / scale
     if x.ndim == 3:
-        return x[:, None]
+        return x.reshape(len(x), 1, *x.shape[1:])  # a new axis would get stride 0, which torch takes for NHWC
     if x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     return x

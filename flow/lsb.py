@@ -18,12 +18,12 @@ def exact_lsb(port: Port, values: np.ndarray) -> np.ndarray:
     """Return values that lie on the port's grid as LSBs; int64 (samples, size).
 
     Raises:
-        UnsupportedError: a value lies between two steps of the grid.
+        UnsupportedError: a value lies between two steps of the grid, or is not finite.
     """
     scaled = np.ldexp(values.astype(np.float64).reshape(len(values), -1), port.dtype.fraction_bits)
-    if not np.array_equal(scaled, np.rint(scaled)):
+    if not np.all((scaled == np.rint(scaled)) & (np.abs(scaled) < 2.0**63)):
         raise UnsupportedError(
-            f"convert: outputs must lie on the grid of {port.dtype}, not between its steps; "
+            f"output {port.name!r} must hold values on the grid of {port.dtype}, not beside it; "
             "use power-of-two scales, or give the output a finer Precision in [hls]"
         )
     return scaled.astype(np.int64)

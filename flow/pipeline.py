@@ -22,6 +22,7 @@ from flow.errors import ConfigError
 from flow.plan import find, program_version, require
 from flow.resources import data_folder
 from flow.store import Entry, Store, hashes, text_digest, write_atomically
+from flow.synthesize import check_target
 from flow.types import Manifest
 
 
@@ -104,7 +105,9 @@ def run(
                 f"run: stage must be one of {', '.join(NAMES)}, not {name!r}; correct --from or --to"
             )
     folder = Path(out) if out is not None else Path("runs") / checked.name
-    load_board(checked.board)
+    board = load_board(checked.board)
+    if last in (None, "synthesize"):  # said before the long work, not after it
+        check_target(board, checked.options("synthesize").get("toolchain", "vitis"))
     store = Store(folder)
     with store.locked():
         try:
@@ -122,7 +125,7 @@ def _run(
     entries: dict[str, Entry] = {}
     cached: dict[str, bool] = {}
     stages = STAGES[: NAMES.index(last) + 1] if last else STAGES
-    if any(stage.name == "emulate" for stage in stages):  # said before the long work, not after it
+    if any(stage.name == "emulate" for stage in stages):
         require(_compiler(config), "emulate")
     for stage in stages:
         key = _key(stage, config, entries)

@@ -127,17 +127,7 @@ def _run_one(
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=30)
     with log.open("w", encoding="utf-8") as sink:
-        process = subprocess.Popen(
-            command.argv,
-            cwd=folder,
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        process = _start(command, folder, subject, env)
         expired: list[bool] = []
         timer = _watchdog(process, timeout_s, expired)
         try:
@@ -164,6 +154,27 @@ def _run_one(
         raise ToolError(
             f"{subject}: {program!r} must exit with 0, not {status}; its output ends with\n{shown}"
         )
+
+
+def _start(
+    command: Command, folder: Path, subject: str, env: Mapping[str, str] | None
+) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command.argv,
+            cwd=folder,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ToolError(
+            f"{subject}: {command.argv[0]!r} must start, not fail with {error.strerror!r}; install it anew"
+        ) from error
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

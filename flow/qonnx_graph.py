@@ -31,7 +31,7 @@ def load(path: Path) -> Any:
     """Return the QONNX file as a qonnx ``ModelWrapper``.
 
     Raises:
-        ConfigError: the file is missing or not an ONNX file.
+        ConfigError: the file is missing, empty, or not an ONNX file.
     """
     from google.protobuf.message import DecodeError
     from qonnx.core.modelwrapper import ModelWrapper
@@ -41,11 +41,14 @@ def load(path: Path) -> Any:
             f"qonnx: {str(path)!r} must be an existing file, not missing; run the stage quantize"
         )
     try:
-        return ModelWrapper(str(path))
+        model = ModelWrapper(str(path))
     except DecodeError as error:
         raise ConfigError(
             f"qonnx: {str(path)!r} must be an ONNX file, not broken: {error}; export it anew"
         ) from error
+    if not model.graph.node:
+        raise ConfigError(f"qonnx: {str(path)!r} must hold a network, not be empty; export it anew")
+    return model
 
 
 def clean(source: Path, target: Path, names: Sequence[tuple[str, str]]) -> None:
@@ -60,6 +63,7 @@ def clean(source: Path, target: Path, names: Sequence[tuple[str, str]]) -> None:
     from qonnx.util.cleanup import cleanup_model
 
     model = load(source)
+    del model.graph.output[1:]  # scale, zero point and width of the last tensor: constants
     _mark(model, [(_KINDS[kind], name) for kind, name in names if kind in _KINDS])
     with quiet():
         model = cleanup_model(model)

@@ -145,7 +145,13 @@ def _check_layers(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) 
         if node.op == "call_function":
             _check_join(node, shapes)
         elif node.op == "call_module":
-            _check_module(str(node.target), graph.get_submodule(node.target))
+            module = graph.get_submodule(node.target)
+            _check_module(str(node.target), module)
+            if network.kind(module) == "Linear" and len(shapes[node.name]) != 2:
+                raise UnsupportedError(
+                    f"quantize: layer {node.target!r} (Linear) must read vectors, not {len(shapes[node.name]) - 1} "
+                    "dimensions; put a flatten before it"
+                )
 
 
 def _check_join(node: fx.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:

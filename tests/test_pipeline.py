@@ -144,6 +144,16 @@ def test_an_unknown_board_is_refused_with_the_nearest_one(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_board_without_a_block_design_is_said_before_the_long_work(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError) as error:
+        pipeline.run({**SMALL, "board": "kv260"}, out=tmp_path)
+    assert str(error.value) == (
+        "synthesize: board 'kv260' must have a zynq7000 PS for a bitstream, not zynq_ultrascale; choose such a board, "
+        "or stop with --to emulate and put the HLS project into a block design of your own"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         pipeline.run(SMALL, out=tmp_path, last="deploy")

@@ -125,7 +125,7 @@ def test_a_zynq_ultrascale_board_is_not_supported_yet():
         vitis.plan(PROJECT, board)
     assert str(caught.value) == (
         "synthesize: board 'kv260' must have a zynq7000 PS for a bitstream, not zynq_ultrascale; "
-        "choose such a board, or put the HLS project into a block design of your own"
+        "choose such a board, or stop with --to emulate and put the HLS project into a block design of your own"
     )
 
 

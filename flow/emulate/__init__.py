@@ -53,14 +53,14 @@ def emulate(
         MismatchError: the C++ differs; it names the first layer, sample, index, expected, got, LSBs.
     """
     source, result = design.inputs[0], design.outputs[0]
-    if inputs is None or expected is None:
+    if inputs is None and expected is None:
         with np.load(design.golden_path) as golden:
             inputs, expected, labels = golden["inputs"], golden["outputs"], golden["labels"]
-    if len(inputs) == 0 or inputs[0].size != source.size or expected.shape != (len(inputs), result.size):
+    if inputs is None or expected is None:
         raise ConfigError(
-            f"emulate: inputs and expected must be (samples, {source.size} values) and (samples, {result.size}), "
-            f"not {inputs.shape} and {expected.shape}; take them from golden.npz"
+            "emulate: inputs and expected must come together, not one alone; leave both out for the test set"
         )
+    _check_shapes(design, inputs, expected, labels)
     want = exact_lsb(result, expected)
     with tempfile.TemporaryDirectory() as temporary:
         csim = Csim(design, build_folder or Path(temporary), compiler, optimization, timeout_s)
@@ -94,6 +94,24 @@ def emulate(
     )
 
 
+def _check_shapes(
+    design: HlsProject, inputs: np.ndarray, expected: np.ndarray, labels: np.ndarray | None
+) -> None:
+    *spatial, channels = design.inputs[0].shape
+    first = (len(inputs), channels, *spatial)
+    if len(inputs) == 0 or inputs.shape != first or expected.shape != (len(inputs), design.outputs[0].size):
+        shown = ", ".join(map(str, first[1:]))
+        raise ConfigError(
+            f"emulate: inputs and expected must have shapes (samples, {shown}) and (samples, "
+            f"{design.outputs[0].size}), not {inputs.shape} and {expected.shape}; take them from golden.npz"
+        )
+    if labels is not None and labels.shape != (len(inputs),):
+        raise ConfigError(
+            f"emulate: labels must be one a sample, {len(inputs)}, not have shape {labels.shape}; "
+            "take them from golden.npz"
+        )
+
+
 def layer_errors(
     design: HlsProject, csim: Csim, inputs: np.ndarray
 ) -> list[tuple[HlsLayer, np.ndarray, np.ndarray]]:
@@ -125,6 +143,7 @@ def _check_layers(
             want, found = expected[row, flat], got[row, flat]
             raise MismatchError(
                 f"emulate: C++ must equal QONNX, but {head}; first at layer {layer.name!r} ({layer.kind}), sample "
-                f"{samples[row]}, index ({index}): expected {want:g} LSB, got {found:g} LSB, {abs(want - found):g} LSB "
-                f"apart (1 LSB = 2^-{layer.dtype.fraction_bits}); compare its Precision in [hls] with the graph's"
+                f"{samples[row]}, index ({index}): expected {want:.16g} LSB, got {found:.16g} LSB, "
+                f"{abs(want - found):.16g} LSB apart (1 LSB = 2^{-layer.dtype.fraction_bits}); "
+                "compare its Precision in [hls] with the graph's"
             )

@@ -38,9 +38,10 @@ class Csim:
             ToolError: the compiler is missing or fails.
         """
         start = time.perf_counter()
+        self.folder.mkdir(parents=True, exist_ok=True)
         weights = self.folder / "weights"  # where hls4ml's C++ looks for them, outside of synthesis
-        if not weights.is_symlink():
-            weights.symlink_to(self.design.path.resolve() / "firmware" / "weights")
+        weights.unlink(missing_ok=True)  # of a design that was built here before
+        weights.symlink_to(self.design.path.resolve() / "firmware" / "weights")
         plan.run(self.build_plan(), self.folder, subject="emulate", timeout_s=self.timeout_s)
         return time.perf_counter() - start
 

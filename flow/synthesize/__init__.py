@@ -48,17 +48,8 @@ def synthesize(
         UnsupportedError: the toolchain cannot build for the board.
         ToolError: a program failed, a product or a report is missing, or the clock is not reached.
     """
-    if toolchain not in TOOLCHAINS:
-        raise ConfigError(
-            f"synthesize: toolchain must be one of {', '.join(TOOLCHAINS)}, not {toolchain!r}; "
-            "correct [synthesize]"
-        )
     chosen = boards.load(board) if isinstance(board, str) else board
-    if toolchain not in chosen.toolchains:
-        raise ConfigError(
-            f"synthesize: toolchain for board {chosen.name!r} must be one of {', '.join(chosen.toolchains)}, "
-            f"not {toolchain!r}; choose another board or toolchain"
-        )
+    check_target(chosen, toolchain)
     plan = TOOLCHAINS[toolchain].plan(design, chosen, cosim=cosim)
     _prepare(design, plan, out)
     command = f"cd {shlex.quote(str(out))} && sh build.sh"
@@ -84,6 +75,26 @@ def synthesize(
         )
     progress(len(steps), len(steps), "done")
     return Bitstream(path=out / plan.products[0], report=report, folder=out, command=command)
+
+
+def check_target(board: Board, toolchain: str = "vitis") -> None:
+    """Refuse, before any work, a toolchain or a board that cannot give a bitstream.
+
+    Raises:
+        ConfigError: there is no such toolchain, or the board has another.
+        UnsupportedError: the toolchain cannot build for the board.
+    """
+    if toolchain not in TOOLCHAINS:
+        raise ConfigError(
+            f"synthesize: toolchain must be one of {', '.join(TOOLCHAINS)}, not {toolchain!r}; "
+            "correct [synthesize]"
+        )
+    if toolchain not in board.toolchains:
+        raise ConfigError(
+            f"synthesize: toolchain for board {board.name!r} must be one of {', '.join(board.toolchains)}, "
+            f"not {toolchain!r}; choose another board or toolchain"
+        )
+    TOOLCHAINS[toolchain].check_board(board)
 
 
 def _prepare(design: HlsProject, plan: Plan, out: Path) -> None:

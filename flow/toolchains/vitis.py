@@ -102,14 +102,23 @@ def plan(project: HlsProject, board: Board, *, cosim: bool = False) -> Plan:
     )
 
 
-def _settings(project: HlsProject, board: Board, cosim: bool) -> str:
-    """Return the text of settings.tcl; every value is checked and brace-quoted."""
+def check_board(board: Board) -> None:
+    """Refuse a board that the block design does not exist for.
+
+    Raises:
+        UnsupportedError: the board's PS is not a Zynq-7000.
+    """
     kind = board.ps.get("type")
     if kind != "zynq7000":
         raise UnsupportedError(
-            f"synthesize: board {board.name!r} must have a zynq7000 PS for a bitstream, not {kind}; choose "
-            "such a board, or put the HLS project into a block design of your own"
+            f"synthesize: board {board.name!r} must have a zynq7000 PS for a bitstream, not {kind}; choose such a "
+            "board, or stop with --to emulate and put the HLS project into a block design of your own"
         )
+
+
+def _settings(project: HlsProject, board: Board, cosim: bool) -> str:
+    """Return the text of settings.tcl; every value is checked and brace-quoted."""
+    check_board(board)
     if project.part != board.part:
         raise ConfigError(
             f"synthesize: the HLS project must be for {board.part} ({board.name}), not {project.part}; "

@@ -1,0 +1,36 @@
+"""Names that reach C++, Tcl and Verilog."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flow.names import identifier
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("conv1", "conv1"),
+        ("block.0.conv-1", "block_0_conv_1"),
+        ("0", "layer_0"),
+        ("a..b", "a_b"),
+        ("__init__", "init"),
+        ("größe", "gr_e"),
+        ("²", "layer"),
+        ("x;puts{[exit]}", "x_puts_exit"),
+        ("", "layer"),
+        ("___", "layer"),
+        ("Layer_1_", "Layer_1"),
+    ],
+)
+def test_a_name_becomes_an_identifier(name, expected):
+    assert identifier(name) == expected
+
+
+@given(st.text())
+def test_every_text_becomes_a_plain_identifier_that_stays_as_it_is(name):
+    made = identifier(name)
+    assert re.fullmatch("[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", made)
+    assert identifier(made) == made
