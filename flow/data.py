@@ -109,7 +109,11 @@ def _builtin(name: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.nd
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
-        return (bunch.images.reshape(-1, 1, 8, 8) / 16).astype(np.float32), bunch.target.astype(np.int64), None
+        return (
+            (bunch.images.reshape(-1, 1, 8, 8) / 16).astype(np.float32),
+            bunch.target.astype(np.int64),
+            None,
+        )
     path = _in_folder(name)
     if path:
         return _read_npz(path, name)

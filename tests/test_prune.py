@@ -256,6 +256,23 @@ def test_a_step_holds_the_bound_of_twt(criterion, twt):
         assert len(after) == 1
 
 
+def test_channels_whose_gradient_never_dies_stay_pruned():
+    """Tanh passes a gradient at zero, where ReLU would hide a missing mask."""
+    model = networks.mlp()
+    model.relu1, model.relu2 = nn.Tanh(), nn.Tanh()
+    result = prune(model, VECTOR, data=networks.clusters(), pruning_ratio=0.5, twt=None, **QUICK)
+    assert result.channels_after == 8
+    assert zero_rows(result.model) == result.pruned
+
+
+def test_the_best_weights_since_the_last_step_are_kept():
+    model, data = networks.mlp(), adversarial()
+    fitted(model, data)
+    result = prune(model, VECTOR, data=data, twt=0.5, **{**ONE_STEP, "pwe": 99, "epochs": 3})
+    assert (result.pruned, result.stopped) == ({}, "the epochs are used up")
+    assert networks.difference(model, result.model, 9, 6) == 0
+
+
 def test_the_ratio_bounds_what_twt_allows():
     data = adversarial()
     result = prune(networks.mlp(), VECTOR, data=data, twt=1e9, pruning_ratio=0.3, **{**QUICK, "epochs": 4})

@@ -21,6 +21,7 @@ HLS_KEYS = (*_COMMON_KEYS, "Model", "LayerName")
 _MORE_KEYS = ("TargetCycles", "ConvImplementation", "Compression")
 MODEL_KEYS = (*_COMMON_KEYS, *_MORE_KEYS, "BramFactor", "PipelineStyle", "PipelineInterval", "TraceOutput")
 LAYER_KEYS = (*_COMMON_KEYS, *_MORE_KEYS, "ParallelizationFactor", "TableSize", "Trace")
+PRECISION_KEYS = ("default", "maximum", "result", "accum", "weight", "bias", "table")
 STRATEGIES = ("Latency", "Resource")
 _MULTIPLYING = ("Conv", "MatMul")
 
@@ -137,12 +138,9 @@ def check_options(options: Mapping[str, Any], layers: Sequence[str]) -> None:
 
 
 def _check_table(table: str, values: Any, known: Sequence[str]) -> None:
-    _check_is_table(table, values)
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"{table}: key must be one of hls4ml's, not {key!r}; {_nearest(key, known, 'known keys')}"
-            )
+    _check_keys(table, values, known)
+    if isinstance(values.get("Precision"), Mapping):
+        _check_keys(f"{table[:-1]}.Precision]", values["Precision"], PRECISION_KEYS)
     strategy, reuse = values.get("Strategy", "Latency"), values.get("ReuseFactor", 1)
     if str(strategy).lower() not in map(str.lower, STRATEGIES):
         raise ConfigError(
@@ -153,6 +151,15 @@ def _check_table(table: str, values: Any, known: Sequence[str]) -> None:
             f"{table}: ReuseFactor must be a whole number from 1 on, not {reuse!r}; "
             "leave it out to fold by the board's DSP slices"
         )
+
+
+def _check_keys(table: str, values: Any, known: Sequence[str]) -> None:
+    _check_is_table(table, values)
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f"{table}: key must be one of hls4ml's, not {key!r}; {_nearest(key, known, 'known keys')}"
+            )
 
 
 def _check_is_table(table: str, values: Any) -> None:
