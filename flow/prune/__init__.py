@@ -34,7 +34,7 @@ def prune(
 ) -> Pruned:
     """Zero the channels that matter least, in groups that must go together.
 
-    With ``data``: train until the validation loss has stood still for ``pwe`` epochs, go back to the best
+    With ``data``: train until the validation loss was above 1.01 times its best for ``pwe`` epochs, go back to the best
     weights, zero every channel group below the largest threshold that keeps the loss within
     ``(1 + twt)`` times what it was, and repeat, until a step removes nothing, ``pruning_ratio`` is reached,
     or the epochs are used up. Without ``data``: remove ``pruning_ratio`` of the channels at once.
@@ -76,6 +76,8 @@ def prune(
     graph = network.trace(model, example)
     channels = analyse(graph, network.shapes(graph, example))
     names = {str(node.target) for node, _ in network.weighted(graph)}
+    if isinstance(ignored_layers, str):
+        ignored_layers = (ignored_layers,)
     for layer in ignored_layers:
         if layer not in names:
             raise ConfigError(
