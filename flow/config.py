@@ -50,7 +50,13 @@ TABLES: dict[str, Callable[..., Any]] = {
     "emulate": emulate,
     "synthesize": synthesize,
 }
-_TOP: dict[str, Any] = {"name": str, "seed": int, "board": str, "synth_clk_period_ns": float | None}
+_TOP: dict[str, Any] = {
+    "name": str,
+    "seed": int,
+    "threads": int,
+    "board": str,
+    "synth_clk_period_ns": float | None,
+}
 _MODEL: dict[str, Any] = {"source": str, "checkpoint": str | None}
 
 DEMO: dict[str, Any] = {
@@ -69,6 +75,7 @@ class Config:
 
     name: str
     seed: int
+    threads: int
     board: str
     synth_clk_period_ns: float | None
     model: Mapping[str, Any]
@@ -110,6 +117,10 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
     _known(values, (*_TOP, "model", *TABLES, "hls"), "config")
     for key, kind in _TOP.items():
         _typed(values, key, kind, "config")
+    if values.get("threads", 1) < 1:
+        raise ConfigError(
+            f"config: threads must be at least 1, not {values['threads']}; 1 suits small networks"
+        )
     model = _table(values, "model")
     _known(model, tuple(_MODEL), "[model]")
     for key, kind in _MODEL.items():
@@ -131,6 +142,7 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
     return Config(
         name=values.get("name", "run"),
         seed=values.get("seed", 0),
+        threads=values.get("threads", 1),
         board=values.get("board", "pynq-z2"),
         synth_clk_period_ns=values.get("synth_clk_period_ns"),
         model=model,

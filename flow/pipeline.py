@@ -159,6 +159,8 @@ def _build(
         listener(stage.name, "progress", done, total, text)
 
     with store.building(stage.name) as folder:
+        if "torch" in stage.packages:
+            steps.use_threads(config.threads)
         start = time.perf_counter()
         figures = stage.step(steps.Context(config, entries, out, progress), folder)
         seconds = time.perf_counter() - start
@@ -179,7 +181,7 @@ def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
     if stage.uses_data:
         data = config.options("data")
         print_ = fingerprint(data.get("train", "digits"), data.get("test"), config.base)
-        parts["data"] = [data, print_, config.seed]
+        parts["data"] = [data, print_, config.seed, config.threads]
     if stage.uses_board:
         parts["board"] = [repr(load_board(config.board)), config.synth_clk_period_ns]
     if stage.name == "train":

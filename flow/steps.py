@@ -213,6 +213,13 @@ def synthesize(context: Context, out: Path) -> Figures:
     }
 
 
+def use_threads(count: int) -> None:
+    """Give torch so many threads: sums, and so the trained weights, depend on their number."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
 def build_model(config: Config) -> nn.Module:
     """Import ``package.module:function`` and call it.
 

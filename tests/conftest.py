@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["OMP_NUM_THREADS"] = "1"  # two threads that wait for each other are slow on a busy machine
+
 
 def needs(program: str) -> pytest.MarkDecorator:
     """Skip where ``program`` is not on PATH; with FLOW_REQUIRE_TOOLS=1 the test runs, and fails, instead."""

@@ -8,7 +8,7 @@ right whatever torch, QONNX or C++ do.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +20,10 @@ from torch import nn
 
 from flow import boards, qonnx_graph
 from flow.convert import convert
+from flow.emulate import emulate
 from flow.emulate.csim import Csim
 from flow.quantize import quantize
-from flow.types import Board, Data, HlsProject, Quantized
+from flow.types import Board, Data, Emulation, HlsProject, Quantized
 
 _ROOT = tempfile.TemporaryDirectory(prefix="quantized-")
 INPUT_STEP = 2.0**-7
@@ -235,22 +236,38 @@ def small_board(dsps: int) -> Board:
     return Board(**{**vars(board), "resources": type(board.resources)(dsps=dsps)})
 
 
-@cache
 def project(name: str, io_type: str, dsps: int = 220) -> HlsProject:
     """Return the network as an HLS project."""
+    return _project(name, io_type, dsps)
+
+
+@cache
+def _project(name: str, io_type: str, dsps: int) -> HlsProject:
     return convert(quantized(name), out=folder(), board=small_board(dsps), io_type=io_type)
 
 
+def emulated(name: str, io_type: str, dsps: int = 220) -> tuple[Emulation, Csim]:
+    """Return the result of emulating the project with the whole test set, and the compiled program."""
+    return _emulated(name, io_type, dsps)
+
+
 @cache
-def compiled(name: str, io_type: str, dsps: int = 220) -> Csim:
-    """Return the project, compiled."""
-    csim = Csim(project(name, io_type, dsps), folder())
-    csim.build()
-    return csim
+def _emulated(name: str, io_type: str, dsps: int) -> tuple[Emulation, Csim]:
+    design, build = project(name, io_type, dsps), folder()
+    return emulate(design, build_folder=build), Csim(design, build)
 
 
-def reference(model: Any, x: np.ndarray) -> np.ndarray:
-    """Compute an exported QONNX graph (channels first) in float64, with numpy alone."""
+Override = Mapping[str, Callable[[np.ndarray], np.ndarray]]
+
+
+def reference_values(model: Any, x: np.ndarray, override: Override | None = None) -> dict[str, np.ndarray]:
+    """Compute every tensor of an exported QONNX graph (channels first) in float64, with numpy alone.
+
+    Args:
+        model: the graph.
+        x: samples.
+        override: functions that take the place of quantizers, by the name of the tensor they write.
+    """
     values = {
         entry.name: model.get_initializer(entry.name).astype(np.float64) for entry in model.graph.initializer
     }
@@ -259,10 +276,17 @@ def reference(model: Any, x: np.ndarray) -> np.ndarray:
         options = {entry.name: list(entry.ints) or entry.i for entry in node.attribute}
         rounds = [entry.s for entry in node.attribute if entry.name == "rounding_mode"]
         assert rounds in ([], [b"ROUND"]), "half to even"
-        values[node.output[0]] = _OPERATORS[node.op_type](
-            SimpleNamespace(**options), *(values[i] for i in node.input)
-        )
-    return values[model.graph.output[0].name]
+        inputs = [values[name] for name in node.input]
+        if node.output[0] in (override or {}):
+            values[node.output[0]] = (override or {})[node.output[0]](inputs[0])
+        else:
+            values[node.output[0]] = _OPERATORS[node.op_type](SimpleNamespace(**options), *inputs)
+    return values
+
+
+def reference(model: Any, x: np.ndarray) -> np.ndarray:
+    """Compute the output of an exported QONNX graph in float64."""
+    return reference_values(model, x)[model.graph.output[0].name]
 
 
 def _quant(options: Any, x: np.ndarray, scale: np.ndarray, zero: np.ndarray, bits: np.ndarray) -> np.ndarray:
