@@ -24,11 +24,9 @@ from flow.qonnx_graph import compute_nodes, load
 from flow.types import FixedPoint, HlsLayer, HlsProject, Port
 
 CASES = [
-    ("cnn", "io_stream", 220),
     ("cnn", "io_stream", 0),
     ("cnn", "io_parallel", 0),
     ("mlp", "io_parallel", 220),
-    ("mlp", "io_stream", 0),
     ("residual", "io_stream", 60),
     ("residual", "io_parallel", 0),
     ("depthwise", "io_stream", 0),
@@ -37,7 +35,8 @@ CASES = [
     ("overlapping_pool", "io_parallel", 220),
 ]
 """(network, io_type, DSP slices); with none, every layer is folded as far as it goes."""
-MLP = ("mlp", "io_parallel")
+MLP = ("mlp", "io_parallel", 220)
+CNN = ("cnn", "io_stream", 0)
 
 
 # ---------------------------------------------------------------- equality
@@ -109,8 +108,8 @@ def test_odd_paths_strategies_and_precisions_of_the_user_change_nothing() -> Non
 @pytest.mark.tool
 @needs("g++")
 def test_samples_of_the_users_own_run_as_they_are() -> None:
-    _, csim = emulated("mlp", "io_parallel")
-    design = project("mlp", "io_parallel")
+    _, csim = emulated(*MLP)
+    design = project(*MLP)
     x = np.array(
         [[0.5, -0.5, 1e6, -1e6, -0.0], [3 / 256, 1 / 256, -1 / 256, 5 / 256, 0.999]], dtype=np.float32
     )
@@ -121,9 +120,9 @@ def test_samples_of_the_users_own_run_as_they_are() -> None:
 # ---------------------------------------------------------------- sabotage
 
 
-def copied(name: str, io_type: str) -> HlsProject:
+def copied(name: str, io_type: str, dsps: int) -> HlsProject:
     """Return a copy of the project that a test may change."""
-    design = project(name, io_type)
+    design = project(name, io_type, dsps)
     out = folder() / "hls"
     shutil.copytree(design.path, out)
     return HlsProject(**{**vars(design), "path": out})
@@ -133,8 +132,8 @@ def copied(name: str, io_type: str) -> HlsProject:
 def prebuilt(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that takes a compiled program in the place of compiling: the weights are read when it runs."""
 
-    def use(name: str, io_type: str) -> None:
-        program = emulated(name, io_type)[1].folder / "csim"
+    def use(name: str, io_type: str, dsps: int) -> None:
+        program = emulated(name, io_type, dsps)[1].folder / "csim"
 
         def build(self: Csim) -> float:
             shutil.copy(program, self.folder / "csim")
@@ -237,8 +236,8 @@ def test_a_changed_rounding_is_found_in_its_layer() -> None:
 @pytest.mark.tool
 @needs("g++")
 def test_an_inner_layer_that_differs_is_found_where_no_output_does(prebuilt: Any) -> None:
-    prebuilt("zeros", "io_parallel")
-    design = copied("zeros", "io_parallel")
+    prebuilt("zeros", "io_parallel", 220)
+    design = copied("zeros", "io_parallel", 220)
     line = next(
         line
         for line in (design.path / "firmware" / "net.cpp").read_text().splitlines()
@@ -302,8 +301,8 @@ def test_a_wrong_reference_is_no_equality(prebuilt: Any) -> None:
 # ---------------------------------------------------------------- the project's own test bench
 
 
-def run_test_bench(name: str, io_type: str, change: Any = None) -> subprocess.CompletedProcess[str]:
-    _, csim = emulated(name, io_type)
+def run_test_bench(case: tuple[str, str, int], change: Any = None) -> subprocess.CompletedProcess[str]:
+    _, csim = emulated(*case)
     where = folder()
     shutil.copytree(csim.design.path / "tb_data", where / "tb_data")
     (where / "weights").symlink_to(csim.design.path / "firmware" / "weights")
@@ -314,9 +313,9 @@ def run_test_bench(name: str, io_type: str, change: Any = None) -> subprocess.Co
 
 @pytest.mark.tool
 @needs("g++")
-@pytest.mark.parametrize(("name", "io_type"), [("cnn", "io_stream"), MLP])
-def test_the_test_bench_passes_with_its_golden_vectors(name: str, io_type: str) -> None:
-    done = run_test_bench(name, io_type)
+@pytest.mark.parametrize("case", [CNN, MLP], ids=["streams", "arrays"])
+def test_the_test_bench_passes_with_its_golden_vectors(case: tuple[str, str, int]) -> None:
+    done = run_test_bench(case)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "PASS: 16 samples equal, 0 LSB"
 
@@ -325,14 +324,14 @@ def test_the_test_bench_passes_with_its_golden_vectors(name: str, io_type: str) 
 @needs("g++")
 @pytest.mark.parametrize("by", [1, -1])
 def test_the_test_bench_fails_when_a_golden_value_is_one_step_off(by: int) -> None:
-    golden_lsb = exact_lsb(project("cnn", "io_stream").outputs[0], golden("cnn")[1])
+    golden_lsb = exact_lsb(project(*CNN).outputs[0], golden("cnn")[1])
 
     def change(vectors: Path) -> None:
         rows = [line.split() for line in (vectors / "golden.dat").read_text().splitlines()]
         rows[11][3] = str(int(rows[11][3]) + by)
         (vectors / "golden.dat").write_text("".join(" ".join(row) + "\n" for row in rows))
 
-    done = run_test_bench("cnn", "io_stream", change)
+    done = run_test_bench(CNN, change)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == (
         f"MISMATCH sample 11 output 3 expected {golden_lsb[11, 3] + by} got {golden_lsb[11, 3]}"
@@ -343,7 +342,7 @@ def test_the_test_bench_fails_when_a_golden_value_is_one_step_off(by: int) -> No
 @needs("g++")
 @pytest.mark.parametrize("name", ["inputs.dat", "golden.dat"])
 def test_the_test_bench_fails_without_its_vectors(name: str) -> None:
-    done = run_test_bench(*MLP, lambda vectors: (vectors / name).unlink())
+    done = run_test_bench(MLP, lambda vectors: (vectors / name).unlink())
     assert done.returncode == 2
     assert done.stderr == f"testbench: tb_data/{name} must be there, not missing\n"
 
@@ -462,7 +461,7 @@ IMAGES = "emulate: inputs and expected must have shapes (samples, 2, 8, 6) and (
 )
 def test_shapes_that_do_not_fit_are_refused(inputs: tuple[int, ...], expected: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        emulate(project("cnn", "io_stream"), np.zeros(inputs, np.float32), np.zeros(expected, np.float32))
+        emulate(project(*CNN), np.zeros(inputs, np.float32), np.zeros(expected, np.float32))
     assert str(error.value) == f"{IMAGES}{inputs} and {expected}; take them from golden.npz"
 
 
@@ -511,4 +510,4 @@ def test_the_messages_give_all_digits_of_wide_values() -> None:
 
 
 def test_ports_keep_their_shape_in_the_design() -> None:
-    assert project("cnn", "io_stream").inputs == (Port("input", (8, 6, 2), FixedPoint(True, 1, 7)),)
+    assert project(*CNN).inputs == (Port("input", (8, 6, 2), FixedPoint(True, 1, 7)),)
