@@ -173,11 +173,11 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in _FILLED:
-            hints[name] = eval_annotation(parameter.annotation, vars(module))
+            hints[name] = resolve_annotation(parameter.annotation, vars(module))
     return hints
 
 
-def eval_annotation(annotation: str, names: Mapping[str, Any]) -> Any:
+def resolve_annotation(annotation: str, names: Mapping[str, Any]) -> Any:
     """Return the type that an annotation of a stage's own source spells."""
     return typing.get_type_hints(types.SimpleNamespace(__annotations__={"x": annotation}), dict(names))["x"]
 
