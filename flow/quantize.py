@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SUPPORTED = ("Conv2d", "Linear", "ReLU", "MaxPool2d", "Flatten")
 CALIBRATION_SAMPLES = 512
+MAX_BIAS_BITS = 32
 _DEAD = 1e-9
 """Activations below are zero: they get the range 1, where Brevitas takes 1e-10, which is not a power of two."""
 
@@ -51,7 +52,7 @@ def quantize(
         out: a folder, made if it is missing; ``model.onnx`` and ``golden.npz`` are written there.
         data: training samples for calibration and fine-tuning; the whole test set is the proof.
         weight_bits, activation_bits, input_bits: 2 to 16.
-        bias_bits: 8 to 32.
+        bias_bits: 8 to 32; a layer whose biases do not fit takes more.
         epochs: of fine-tuning (QAT); the epoch of the least validation loss is kept. 0: calibrate only.
         learning_rate, batch_size: of the fine-tuning (Adam, half a cosine).
         seed: seed of the order of the samples.
@@ -74,9 +75,17 @@ def quantize(
     graph = network.trace(model, example)
     _check_layers(graph, network.shapes(graph, example))
     training.check_labels(graph, data.train, data.validation, data.test)
+    layers = [str(node.target) for node, _ in network.weighted(graph)]
+    bias_widths = dict.fromkeys(layers, bias_bits)
     with qonnx_graph.quiet():
-        quant = quantized_copy(graph, weight_bits, activation_bits, input_bits, bias_bits)
-        _calibrate(quant, data)
+        while True:  # widths only grow, up to MAX_BIAS_BITS
+            quant = quantized_copy(graph, weight_bits, activation_bits, input_bits, bias_widths)
+            _calibrate(quant, data)
+            needed = _needed_bias_bits(quant, layers, data)
+            wider = {name: max(width, needed[name]) for name, width in bias_widths.items()}
+            if wider == bias_widths:
+                break
+            bias_widths = wider
     _check_exact(quant, data.train[0][:CALIBRATION_SAMPLES])
     _fine_tune(quant, data, epochs, learning_rate, batch_size, seed, progress)
     onnx_path = out / "model.onnx"
@@ -89,14 +98,18 @@ def quantize(
         inputs=(_input_port(quant, example),),
         accuracy=float((expected.argmax(1) == data.test[1]).mean()),
         samples=len(expected),
-        bias_bits=bias_bits,
-        weight_bits={str(node.target): weight_bits for node, _ in network.weighted(graph)},
-        activation_bits={str(node.target): activation_bits for node, _ in network.weighted(graph)},
+        bias_bits=bias_widths,
+        weight_bits=dict.fromkeys(layers, weight_bits),
+        activation_bits=dict.fromkeys(layers, activation_bits),
     )
 
 
 def quantized_copy(
-    graph: fx.GraphModule, weight_bits: int, activation_bits: int, input_bits: int, bias_bits: int
+    graph: fx.GraphModule,
+    weight_bits: int,
+    activation_bits: int,
+    input_bits: int,
+    bias_bits: Mapping[str, int],
 ) -> fx.GraphModule:
     """Return a Brevitas network with the weights of ``graph``; module names survive."""
     import copy
@@ -128,7 +141,7 @@ def quantized_copy(
             module: Any = quant.get_submodule(node.target)
             what = network.kind(module)
             if what in network.WEIGHTED:
-                quant.set_submodule(node.target, _weighted(module, weight_bits, bias_bits))
+                quant.set_submodule(node.target, _weighted(module, weight_bits, bias_bits[str(node.target)]))
                 if _needs_quantizer(quant, node):
                     _insert_after(quant, node, f"quant_{node.name}_out", identity(activation_bits))
             elif what == "ReLU":
@@ -288,6 +301,32 @@ def _calibrate(quant: fx.GraphModule, data: Data) -> None:
         for name, parameter in quant.named_parameters():
             if name.endswith("scaling_impl.value") and not 2**parameter > _DEAD:
                 parameter.zero_()  # the logarithm of the range
+
+
+def _needed_bias_bits(quant: fx.GraphModule, layers: list[str], data: Data) -> dict[str, int]:
+    """Return the bits that each layer's biases need in steps of input scale x weight scale, one to spare for training.
+
+    Without them a bias saturates: a layer with a small scale would lose it.
+    """
+    import torch
+
+    needed = {}
+
+    def measure(name: str, module: Any, source: Any) -> None:
+        step = float(source.scale) * float(module.quant_weight().scale)
+        largest = float(module.bias.detach().abs().max())
+        needed[name] = min(MAX_BIAS_BITS, math.ceil(math.log2(largest / step + 1)) + 2)
+
+    hooks = []
+    for name in layers:
+        module: Any = quant.get_submodule(name)
+        hooks.append(module.register_forward_pre_hook(lambda m, args, name=name: measure(name, m, args[0])))
+    quant.eval()
+    with torch.no_grad():
+        quant(torch.from_numpy(data.train[0][:1]))
+    for hook in hooks:
+        hook.remove()
+    return needed
 
 
 def _check_exact(quant: fx.GraphModule, inputs: np.ndarray) -> None:

@@ -149,7 +149,7 @@ def quantize(context: Context, out: Path) -> Figures:
         "accuracy": made.accuracy,
         "samples": made.samples,
         "inputs": [dataclasses.asdict(port) for port in made.inputs],
-        "bias_bits": made.bias_bits,
+        "bias_bits": dict(made.bias_bits),
         "weight_bits": dict(made.weight_bits),
         "activation_bits": dict(made.activation_bits),
     }
@@ -350,7 +350,7 @@ def layer_rows(entries: Mapping[str, Entry]) -> list[Figures]:
             row[f"{key}_before"] = getattr(cost, attribute)
             row[f"{key}_after"] = getattr(left, attribute) if left else 0
         row["weight_bits"] = bits.get("weight_bits", {}).get(cost.name)
-        row["bias_bits"] = bits.get("bias_bits")
+        row["bias_bits"] = bits.get("bias_bits", {}).get(cost.name)
         row["activation_bits"] = bits.get("activation_bits", {}).get(cost.name)
         layer = hls.get(identifier(cost.name), {})
         row["reuse_factor"] = layer.get("reuse_factor")

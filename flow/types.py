@@ -181,7 +181,7 @@ class Quantized:
     inputs: tuple[Port, ...]
     accuracy: float
     samples: int
-    bias_bits: int
+    bias_bits: Mapping[str, int]
     weight_bits: Mapping[str, int]
     activation_bits: Mapping[str, int]
 

@@ -481,3 +481,18 @@ def test_labels_beyond_the_outputs_are_refused_in_every_split(split: str, tmp_pa
     assert str(error.value) == (
         "data: labels must be below the network's outputs (3,), not reach 9; give the network one output a class"
     )
+
+
+def test_a_bias_that_does_not_fit_takes_more_bits_in_place_of_saturating(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 2))
+    with torch.no_grad():
+        net[0].weight.fill_(0.0075)
+        net[0].bias.fill_(0.5)
+        net[1].weight.fill_(1)
+        net[1].bias.fill_(0)
+    x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+    split = (x, np.zeros(64, dtype=np.int64))
+    made = quantize(net, torch.from_numpy(x[:2]), out=tmp_path, data=Data("x", split, split, split), epochs=0)
+    assert made.bias_bits["0"] > 16 == made.bias_bits["1"]
+    got = np.load(made.golden_path)["outputs"]
+    assert np.abs(got - net(torch.from_numpy(x)).detach().numpy()).max() < 2 / 64
