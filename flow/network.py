@@ -231,11 +231,16 @@ def _axis(node: fx.Node) -> Any:
     return node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
 
 
-def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    name = node.name
+def add_module(graph: fx.GraphModule, name: str, module: nn.Module) -> str:
+    """Add a module under ``name``, with underscores behind it where that is taken; returns the name."""
     while hasattr(graph, name):
         name += "_"
     graph.add_submodule(name, module)
+    return name
+
+
+def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    name = add_module(graph, node.name, module)
     with graph.graph.inserting_after(node):
         new = graph.graph.call_module(name, (node.args[0],))
     node.replace_all_uses_with(new)
@@ -294,11 +299,6 @@ def _is_join(node: fx.Node) -> bool:
         parts, *axis = node.args
         return axis == [1] and isinstance(parts, tuple | list) and all(hasattr(part, "op") for part in parts)
     return node.target is operator.add and all(hasattr(arg, "op") for arg in node.args)
-
-
-def input_node(graph: fx.GraphModule) -> fx.Node:
-    """Return the input node."""
-    return next(node for node in graph.graph.nodes if node.op == "placeholder")
 
 
 def output_node(graph: fx.GraphModule) -> fx.Node:

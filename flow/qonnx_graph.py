@@ -87,11 +87,13 @@ def execute(model: Any, inputs: np.ndarray, *, progress: Progress = silent, cont
 
     name, output = model.graph.input[0].name, model.graph.output[0].name
     parts: list[Mapping[str, np.ndarray]] = []
+    sized: dict[int, Any] = {}
     with quiet():
         for first in range(0, len(inputs), BATCH):
             batch = np.ascontiguousarray(inputs[first : first + BATCH], dtype=np.float32)
-            sized = _with_batch(model, len(batch))
-            got = execute_onnx(sized, {name: batch}, return_full_exec_context=context)
+            if len(batch) not in sized:
+                sized[len(batch)] = _with_batch(model, len(batch))
+            got = execute_onnx(sized[len(batch)], {name: batch}, return_full_exec_context=context)
             parts.append(got)
             progress(min(first + BATCH, len(inputs)), len(inputs), "executing QONNX")
     if not context:

@@ -63,6 +63,8 @@ def quantize(
         UnsupportedError: a layer that cannot be quantized exactly yet, or sums that float32 rounds.
         MismatchError: torch and QONNX differ on a test sample.
     """
+    import torch
+
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits, "input_bits": input_bits}
     for name, value in bits.items():
         if not 2 <= value <= 16:
@@ -87,7 +89,17 @@ def quantize(
                 break
             bias_widths = wider
     _check_exact(quant, data.train[0][:CALIBRATION_SAMPLES])
-    _fine_tune(quant, data, epochs, learning_rate, batch_size, seed, progress)
+    training.fit(
+        quant,
+        data,
+        torch.optim.Adam(quant.parameters(), lr=learning_rate),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        best=training.evaluate(quant, data.validation)[0],  # fine-tuning must beat the calibrated network
+        subject="quantize",
+        progress=progress,
+    )
     onnx_path = out / "model.onnx"
     export(quant, example[:1], onnx_path)
     expected = _prove_equal(quant, onnx_path, data, progress)
@@ -234,11 +246,8 @@ def _unshare(graph: fx.GraphModule) -> None:
         if node.op != "call_module":
             continue
         if node.target in used:
-            name = node.name
-            while hasattr(graph, name):
-                name += "_"
-            graph.add_submodule(name, copy.deepcopy(graph.get_submodule(str(node.target))))
-            node.target = name
+            twin = copy.deepcopy(graph.get_submodule(str(node.target)))
+            node.target = network.add_module(graph, node.name, twin)
         used.add(node.target)
 
 
@@ -343,35 +352,6 @@ def _check_exact(quant: fx.GraphModule, inputs: np.ndarray) -> None:
             f"quantize: sums must fit the 24 bits of float32, but {rounded} of {exact.numel()} outputs are rounded; "
             "lower weight_bits, activation_bits or bias_bits"
         )
-
-
-def _fine_tune(
-    quant: fx.GraphModule,
-    data: Data,
-    epochs: int,
-    learning_rate: float,
-    batch_size: int,
-    seed: int,
-    progress: Progress,
-) -> None:
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(quant.parameters(), lr=learning_rate)
-    best, _ = training.evaluate(quant, data.validation)
-    state = training.snapshot(quant)
-    for epoch in range(epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * epoch / epochs)) / 2)
-        training.train_epoch(
-            quant, data.train, optimizer, batch_size=batch_size, generator=generator, subject="quantize"
-        )
-        loss, accuracy = training.evaluate(quant, data.validation)
-        if loss < best:
-            best, state = loss, training.snapshot(quant)
-        progress(epoch + 1, epochs, f"validation accuracy {accuracy:.2%}")
-    quant.load_state_dict(state)
-    quant.eval()
 
 
 def export(quant: fx.GraphModule, example: torch.Tensor, path: Path) -> None:

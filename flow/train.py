@@ -54,22 +54,16 @@ def train(
     graph = network.trace(model, torch.from_numpy(data.train[0][:2]))
     if epochs:
         training.check_trainable(graph)
-    generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(graph.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    best, state = math.inf, training.snapshot(graph)
-    history = []
-    for epoch in range(epochs):
-        rate = learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * epoch / epochs)) / 2)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        train_loss = training.train_epoch(
-            graph, data.train, optimizer, batch_size=batch_size, generator=generator
-        )
-        loss, accuracy = training.evaluate(graph, data.validation)
-        if loss < best:
-            best, state = loss, training.snapshot(graph)
-        history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
-        progress(epoch + 1, epochs, f"validation accuracy {accuracy:.2%}")
-    graph.load_state_dict(state)
-    graph.eval()
+    history = training.fit(
+        graph,
+        data,
+        optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        best=math.inf,
+        subject="train",
+        progress=progress,
+    )
     return Trained(graph, training.evaluate(graph, data.test)[1], tuple(history))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from flow.errors import ConfigError
 from flow.network import evaluating
+from flow.types import Data, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +136,50 @@ def finite(loss: float, subject: str) -> float:
     if not np.isfinite(loss):
         raise ConfigError(f"{subject}: loss must stay finite, not become {loss}; lower learning_rate")
     return loss
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    best: float,
+    subject: str,
+    progress: Progress,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place and leave it with the weights of the least validation loss; returns the losses.
+
+    The learning rate falls from the optimizer's own to a hundredth of it along half a cosine.
+
+    Args:
+        best: the validation loss that an epoch must beat to be kept.
+        seed: seed of the order of the samples.
+        subject: the stage, for error messages.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    state = snapshot(model)
+    history: list[dict[str, float]] = []
+    for epoch in range(epochs):
+        factor = 0.01 + 0.99 * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        train_loss = train_epoch(
+            model, data.train, optimizer, batch_size=batch_size, generator=generator, subject=subject
+        )
+        loss, accuracy = evaluate(model, data.validation)
+        if loss < best:
+            best, state = loss, snapshot(model)
+        history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
+        progress(epoch + 1, epochs, f"validation accuracy {accuracy:.2%}")
+    model.load_state_dict(state)
+    model.eval()
+    return history
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[float, float]:
