@@ -30,6 +30,8 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_WHEELS),--find-links $(TORCH_WHEELS)) torch
 	$(PIP) -e '.[dev,notebooks]'
+	# --no-deps: its wheel asks for one build of torch, and the tests need its model definitions alone
+	$(PIP) $(if $(TORCH_WHEELS),--find-links $(TORCH_WHEELS)) --no-deps torchvision pillow
 	touch $(STAMP)
 
 clean:

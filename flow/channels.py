@@ -1,9 +1,11 @@
 """Which channels belong together: every channel of every tensor carries a label.
 
 A Conv or Linear layer gives each output channel a new label; layers that keep channels apart (BatchNorm,
-ReLU, pools, depthwise convs) hand labels on; a sum merges the labels of its two sides; a concatenation
-lines them up; a flatten repeats each one. What shares a label must be pruned, and removed, together:
-that is the *group* of Torch-Pruning, found per channel.
+ReLU, pools, depthwise convs) hand labels on; a sum or a product merges the labels of its two sides; a
+concatenation lines them up, a slice takes some, a channel shuffle merges those that must leave together for
+the rest to shuffle alike; a flatten repeats each one; a layer that is used twice merges what it reads and
+writes. What shares a label must be pruned, and removed, together: that is the *group* of Torch-Pruning, found
+per channel.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow.errors import UnsupportedError
-from flow.network import CONVS, NORMS, kind, weighted
+from flow.network import CONVS, ELEMENTWISE, NORMS, TRANSPOSED, calls, kind, output_nodes, weighted
 
 if TYPE_CHECKING:
     from torch import fx
@@ -27,20 +29,23 @@ class Channels:
 
     Attributes:
         labels: node name -> int array, one label for each channel (dimension 1) of its tensor.
-        pinned: labels that must stay: inputs, outputs, and both ends of grouped convs.
+        pinned: labels that must stay: inputs, outputs, and what a softmax reads.
+        grouped: labels at either end of grouped convs, which need groups of equal size.
         writers: label -> the (layer, row) pairs that compute it.
     """
 
     labels: Mapping[str, np.ndarray]
     pinned: frozenset[int]
+    grouped: frozenset[int]
     writers: Mapping[int, tuple[tuple[str, int], ...]]
 
     def prunable(self, ignored_layers: tuple[str, ...] = ()) -> tuple[int, ...]:
-        """Return the labels that may be pruned: not pinned and not written by an ignored layer."""
+        """Return the labels that may be pruned: not pinned, not at a grouped conv, not of an ignored layer."""
         return tuple(
             label
             for label, rows in self.writers.items()
-            if label not in self.pinned and not any(layer in ignored_layers for layer, _ in rows)
+            if label not in self.pinned | self.grouped
+            and not any(layer in ignored_layers for layer, _ in rows)
         )
 
 
@@ -59,30 +64,33 @@ def analyse(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Cha
 
     Raises:
         UnsupportedError: a Linear layer on more than two dimensions, a flatten that is not over all but
-            the batch dimension, a sum that broadcasts channels, a conv or pool without a channel dimension.
+            the batch dimension, a sum or product that broadcasts channels, a conv or pool without a channel
+            dimension.
     """
     made = _Labels()
+    first: dict[str, fx.Node] = {}
     for node in graph.graph.nodes:
         sources = [made.raw[n.name] for n in node.all_input_nodes]
         if node.op == "placeholder":
             made.raw[node.name] = made.fresh(shapes[node.name][1])
             made.pinned.extend(made.raw[node.name])
-        elif node.op == "output":
-            made.pinned.extend(sources[0])
         elif node.op == "call_module":
             module = graph.get_submodule(node.target)
             shape = shapes[node.all_input_nodes[0].name]
             made.raw[node.name] = _through_module(str(node.target), module, shape, sources[0], made)
-        elif node.target.__name__ == "add":
-            _check_sum(node, shapes)
-            left, right = (made.raw[n.name] for n in node.args)
-            made.merge(left, right)
-            made.raw[node.name] = left
-        else:
-            made.raw[node.name] = np.concatenate([made.raw[n.name] for n in node.args[0]])
+            twin = first.setdefault(str(node.target), node)
+            if twin is not node and any(value.numel() > 1 for value in module.state_dict().values()):
+                made.merge(made.raw[twin.name], made.raw[node.name])
+                made.merge(made.raw[twin.all_input_nodes[0].name], sources[0])
+        elif node.op == "call_function":
+            made.raw[node.name] = _through_join(node, shapes, made)
+    for node in output_nodes(graph):
+        made.pinned.extend(made.raw[node.name])
     labels = {name: made.final(array) for name, array in made.raw.items()}
-    pinned = frozenset(made.final(np.array(made.pinned, dtype=int)).tolist())
-    return Channels(labels, pinned, _writers(graph, labels))
+    pinned, grouped = (
+        frozenset(made.final(np.array(found, dtype=int)).tolist()) for found in (made.pinned, made.grouped)
+    )
+    return Channels(labels, pinned, grouped, _writers(graph, labels))
 
 
 class _Labels:
@@ -91,6 +99,7 @@ class _Labels:
     def __init__(self) -> None:
         self.raw: dict[str, np.ndarray] = {}
         self.pinned: list[int] = []
+        self.grouped: list[int] = []
         self._parent: list[int] = []
 
     def fresh(self, count: int) -> np.ndarray:
@@ -129,39 +138,84 @@ def _through_module(
                 "put a Flatten in front of it"
             )
         return made.fresh(module.out_features)
-    if what in CONVS and not is_depthwise(module):
+    if what in (*CONVS, *TRANSPOSED) and not is_depthwise(module):
         result = made.fresh(module.out_channels)
         if module.groups > 1:
-            made.pinned.extend([*source, *result])
+            made.grouped.extend([*source, *result])
         return result
+    if what in ELEMENTWISE or what in NORMS or "Pool" in what or "Pad" in what:
+        return source
+    return _rearranged(name, module, shape, source, made)
+
+
+def _rearranged(
+    name: str, module: Any, shape: tuple[int, ...], source: np.ndarray, made: _Labels
+) -> np.ndarray:
+    what = kind(module)
     if what == "Flatten":
-        if module.start_dim != 1 or module.end_dim != -1:
-            raise UnsupportedError(
-                f"channels: layer {name!r} (Flatten) must flatten dimensions 1 to -1, "
-                f"not {module.start_dim} to {module.end_dim}; change the network"
-            )
+        _require(
+            module.start_dim == 1 and module.end_dim in (-1, len(shape) - 1),
+            f"channels: layer {name!r} (Flatten) must flatten dimensions 1 to -1, "
+            f"not {module.start_dim} to {module.end_dim}; change the network",
+        )
         return np.repeat(source, int(np.prod(shape[2:], dtype=int)))
+    if what == "Unflatten":
+        size = tuple(module.unflattened_size)
+        _require(
+            module.dim == 1 and len(shape) == 2 and size == (len(source), *[1] * (len(size) - 1)),
+            f"channels: layer {name!r} (Unflatten) must append positions of extent 1 to the channels, "
+            f"not shape dimension {module.dim} to {size}; change the network",
+        )
+    if what == "ChannelShuffle":
+        parts = source.reshape(module.groups, -1)
+        for part in parts[1:]:
+            made.merge(parts[0], part)
+        return parts.T.reshape(-1)
+    if what == "Softmax":
+        _require(
+            module.dim == 1,
+            f"channels: layer {name!r} (Softmax) must be over dimension 1, not {module.dim}; change the network",
+        )
+        made.pinned.extend(source)
     return source
 
 
-def _check_sum(node: fx.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    left, right = (
-        (shapes[n.name] for n in node.all_input_nodes) if len(node.all_input_nodes) == 2 else ((), ())
-    )
-    if left != right:
-        raise UnsupportedError(
-            f"channels: sum {node.name!r} must add tensors of one shape, not {left} and {right}; "
-            "make the branches alike"
+def _through_join(node: fx.Node, shapes: Mapping[str, tuple[int, ...]], made: _Labels) -> np.ndarray:
+    if calls(node, "cat"):
+        return np.concatenate([made.raw[n.name] for n in node.args[0]])  # type: ignore[union-attr]
+    if calls(node, "narrow"):
+        source, _, start, length = node.args
+        return made.raw[source.name][start : start + length]  # type: ignore[union-attr, operator]
+    left, right = (n.name for n in node.args)  # type: ignore[union-attr]
+    a, b = shapes[left], shapes[right]
+    if calls(node, "add"):
+        _require(
+            a == b,
+            f"channels: sum {node.name!r} must add tensors of one shape, not {a} and {b}; make the branches alike",
         )
+    else:
+        gate = len(a) == len(b) and (set(a[2:]) <= {1} or set(b[2:]) <= {1})
+        _require(
+            a == b or (a[:2] == b[:2] and gate),
+            f"channels: product {node.name!r} must be of one shape, or with one value a channel, not {a} and {b}; "
+            "make the branches alike",
+        )
+    made.merge(made.raw[left], made.raw[right])
+    return made.raw[left]
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UnsupportedError(message)
 
 
 def _writers(
     graph: fx.GraphModule, labels: Mapping[str, np.ndarray]
 ) -> dict[int, tuple[tuple[str, int], ...]]:
-    found: dict[int, list[tuple[str, int]]] = {}
+    found: dict[int, dict[tuple[str, int], None]] = {}
     for node, _ in weighted(graph):
-        for row, label in enumerate(labels[node.name]):
-            found.setdefault(int(label), []).append((str(node.target), row))
+        for row, label in enumerate(labels[node.name].tolist()):
+            found.setdefault(label, {})[str(node.target), row] = None  # once, for a layer that is used twice
     return {label: tuple(rows) for label, rows in found.items()}
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
-from flow.network import NORMS, WEIGHTED, kind
+from flow.network import NORMS, WEIGHTED, blocks, kind, share, tidy, uses, with_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -17,48 +16,44 @@ def fuse_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:
 
     w' = w * gamma / sqrt(var + eps);  b' = (b - mean) * gamma / sqrt(var + eps) + beta
 
-    A BatchNorm whose producer feeds others too, or that keeps no running statistics, stays.
+    A BatchNorm whose producer feeds others too, that keeps no running statistics, or either of which is used
+    twice, stays.
     """
-    graph = copy.deepcopy(graph)
+    graph = share(graph)
     while pairs := fusable(graph):  # one at a time: the next BatchNorm may then follow the layer
         norm, producer = pairs[0]
         layer = graph.get_submodule(str(producer.target))
         graph.set_submodule(str(producer.target), fused(layer, graph.get_submodule(str(norm.target))))
         norm.replace_all_uses_with(producer)
         graph.graph.erase_node(norm)
-    graph.delete_all_unused_submodules()
-    graph.recompile()
+    tidy(graph)
     return graph
 
 
 def fusable(graph: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
     """Return the (BatchNorm, producer) pairs of nodes that may be fused."""
     pairs = []
-    for node in graph.graph.nodes:
-        if node.op != "call_module" or kind(graph.get_submodule(node.target)) not in NORMS:
+    calls = uses(graph)
+    for name, nodes in calls.items():
+        norm = graph.get_submodule(name)
+        producer = nodes[0].args[0]
+        if kind(norm) not in NORMS or norm.running_var is None or producer.op != "call_module":
             continue
-        producer = node.args[0]
-        if producer.op != "call_module" or len(producer.users) != 1:
-            continue
-        if (
-            kind(graph.get_submodule(producer.target)) in WEIGHTED
-            and graph.get_submodule(node.target).running_var is not None
-        ):
-            pairs.append((node, producer))
+        alone = len(nodes) == len(producer.users) == len(calls[str(producer.target)]) == 1
+        if alone and kind(graph.get_submodule(str(producer.target))) in WEIGHTED:
+            pairs.append((nodes[0], producer))
     return pairs
 
 
 def fused(layer: nn.Module, norm: nn.Module) -> nn.Module:
-    """Return a copy of ``layer`` that computes ``norm(layer(x))``."""
+    """Return a layer that computes ``norm(layer(x))``."""
     import torch
 
-    layer = copy.deepcopy(layer)
     scale, shift = scale_and_shift(norm)
-    bias = layer.bias if layer.bias is not None else torch.zeros_like(scale)
-    with torch.no_grad():
-        layer.weight.mul_(scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))  # type: ignore[operator, union-attr]
-        layer.bias = torch.nn.Parameter(bias * scale + shift)
-    return layer
+    bias: torch.Tensor = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach()  # type: ignore[assignment, operator]
+    weights = blocks(layer)
+    scaled = weights * scale.reshape(weights.shape[0], weights.shape[1], 1, 1)
+    return with_blocks(layer, scaled, bias * scale + shift)  # type: ignore[no-any-return]
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

@@ -75,6 +75,7 @@ def quantize(
     out.mkdir(parents=True, exist_ok=True)
     training.seed_everything(seed)
     graph = network.trace(model, example)
+    network.check_single(graph, "quantize")
     _check_layers(graph, network.shapes(graph, example))
     training.check_labels(graph, data.train, data.validation, data.test)
     layers = [str(node.target) for node, _ in network.weighted(graph)]
@@ -180,10 +181,9 @@ def _check_layers(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def _check_join(node: fx.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    if getattr(node.target, "__name__", "") == "cat":
-        raise UnsupportedError(
-            f"quantize: concatenation {node.name!r} is not supported yet; supported joins: x + y"
-        )
+    if not network.calls(node, "add"):
+        what = {"cat": "concatenation", "mul": "product", "narrow": "slice"}[node.target.__name__]  # type: ignore[union-attr]
+        raise UnsupportedError(f"quantize: {what} {node.name!r} is not supported yet; supported joins: x + y")
     if len(node.all_input_nodes) < 2:
         raise UnsupportedError(
             f"quantize: sum {node.name!r} must be of two tensors, not of one with itself; "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.errors import ConfigError
+from flow.errors import ConfigError, UnsupportedError
 from flow.network import evaluating
 from flow.types import Data, Progress
 
@@ -73,11 +73,16 @@ def _check_split(model: nn.Module, split: Split) -> None:
     try:
         with torch.no_grad(), evaluating(model):
             outputs = model(x[:1].clone())
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ConfigError(
             f"data: samples must fit the network, not have shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}; "
             "check [data] and [model]"
         ) from error
+    if not isinstance(outputs, torch.Tensor):
+        raise UnsupportedError(
+            f"data: network must return one tensor to be measured on labels, not a {type(outputs).__name__}; "
+            "wrap it in a module that does"
+        )
     if outputs.ndim != 2 or int(y.max()) >= outputs.shape[1]:
         raise ConfigError(
             f"data: labels must be below the network's outputs {tuple(outputs.shape[1:])}, not reach {int(y.max())}; "

@@ -6,10 +6,13 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from torch import fx, nn
 
 from flow import network
+from flow.errors import FlowError, UnsupportedError
+from flow.network.tracing import tensors_of
 from flow.types import Data
 
 
@@ -24,6 +27,13 @@ class Forward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.function(self, x)
+
+
+class Pair(Forward):
+    """The same with two inputs: a function of (itself, x, y)."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.function(self, x, y)
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -138,12 +148,15 @@ def fill(layer: nn.Module, rows: list[int], weight: float = 0.0, bias: float = 0
 
 
 def difference(left: nn.Module, right: nn.Module, *shape: int, seed: int = 1) -> float:
-    """Return max |left - right| / max |left| over full outputs, in float64."""
+    """Return max |left - right| / max |left| over full outputs, the worst of several, in float64."""
     x = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with torch.no_grad():
-        want, got = copy.deepcopy(left).double().eval()(x), copy.deepcopy(right).double().eval()(x)
-    assert want.shape == got.shape
-    return float((want - got).abs().max() / want.abs().max().clamp_min(1e-300))
+        pairs = [tensors_of(copy.deepcopy(model).double().eval()(x)) for model in (left, right)]
+    assert [tensor.shape for tensor in pairs[0]] == [tensor.shape for tensor in pairs[1]]
+    return max(
+        float((want - got).abs().max() / want.abs().max().clamp_min(1e-300))
+        for want, got in zip(*pairs, strict=True)
+    )
 
 
 def state(model: nn.Module) -> dict:
@@ -171,6 +184,13 @@ def analysed(model: nn.Module, *shape: int):
 
     graph = network.trace(model, torch.zeros(shape))
     return graph, analyse(graph, network.shapes(graph, torch.zeros(shape)))
+
+
+def refusal(model: nn.Module, example: network.Example, error: type[FlowError] = UnsupportedError) -> str:
+    """Return what `flow.network.trace` says against a network."""
+    with pytest.raises(error) as caught:
+        network.trace(model, example)
+    return str(caught.value)
 
 
 def kinds(graph: fx.GraphModule) -> list[str]:

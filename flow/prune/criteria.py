@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flow.channels import Channels
 from flow.errors import ConfigError
 from flow.fuse import fusable, fused
-from flow.network import weighted
+from flow.network import TRANSPOSED, kind, weight_rows, weighted
 from flow.training import Split, tensors
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def magnitude(graph: fx.GraphModule, channels: Channels, split: Split | None = N
         name = str(node.target)
         if name in norms:
             module = fused(module, graph.get_submodule(norms[name]))
-        rows = module.weight.detach().double().flatten(1).norm(dim=1)
+        rows = weight_rows(module).double().flatten(1).norm(dim=1)
         alive = int((rows != 0).sum())
         relative[name] = (rows / (rows.sum() / alive if alive else 1)).tolist()
     return {
@@ -69,22 +69,25 @@ def taylor(graph: fx.GraphModule, channels: Channels, split: Split | None) -> di
         module = graph.get_submodule(str(norm.target))
         if module.weight is not None:
             affine[str(layer.target)] = module
-    squares = {name: torch.zeros(len(module.weight), dtype=torch.float64) for name, module in affine.items()}
+    squares = dict.fromkeys(affine, torch.zeros(1, dtype=torch.float64))
     x, y = tensors(split)
     for first in range(0, len(y), TAYLOR_BATCH):
         graph.zero_grad(set_to_none=True)
         batch = slice(first, first + TAYLOR_BATCH)
         torch.nn.functional.cross_entropy(graph(x[batch]), y[batch]).backward()
         for name, module in affine.items():
-            squares[name] += sum(_moment(p) for p in (module.weight, module.bias) if p is not None).square()
+            squares[name] = squares[name] + _moment(module).square()
     count = -(-len(y) // TAYLOR_BATCH)
     scores = {name: (total / count).sqrt().tolist() for name, total in squares.items()}
     return {label: sum(scores[layer][row] for layer, row in rows) for label, rows in channels.writers.items()}
 
 
-def _moment(parameter: torch.Tensor) -> torch.Tensor:
+def _moment(module: Any) -> torch.Tensor:
     """Return sum(theta * dL/dtheta) for each row."""
-    return (parameter.detach() * parameter.grad).double().reshape(len(parameter), -1).sum(1)
+    products = [p.detach() * p.grad for p in (module.weight, module.bias) if p is not None]
+    if kind(module) in TRANSPOSED:
+        products[0] = weight_rows(module, products[0])
+    return sum(product.double().reshape(len(product), -1).sum(1) for product in products)
 
 
 TAYLOR_BATCH = 32

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from flow.channels import Channels
-from flow.network import NORMS, kind
+from flow.network import NORMS, WEIGHTED, kind, weight_rows
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +53,10 @@ def _places(graph: fx.GraphModule, channels: Channels) -> list[tuple[torch.Tenso
             continue
         module = graph.get_submodule(node.target)
         labels = tuple(channels.labels[node.name].tolist())
-        names = ["weight", "bias"] if hasattr(module, "weight") else []
-        if kind(module) in NORMS:
-            names.append("running_mean")
-        for name in names:
-            tensor = getattr(module, name, None)
-            if tensor is not None:
-                places.append((tensor, labels))
+        found = []
+        if kind(module) in WEIGHTED:
+            found = [weight_rows(module), module.bias]
+        elif kind(module) in NORMS:
+            found = [module.weight, module.bias, module.running_mean]
+        places += [(tensor.detach(), labels) for tensor in found if tensor is not None]
     return places

@@ -57,7 +57,9 @@ def _hop(hop: Mapping[str, Any]) -> Hop:
     figure = text.MISSING if state == NOT_RUN else "not finite"
     if error is not None:
         figure = f"{text.error(error)} {unit or ''}".strip()
-    counted = text.plural(samples, "sample") if samples is not None else text.MISSING
+    counted = (
+        text.plural(samples, words(hop.get("counted")) or "sample") if samples is not None else text.MISSING
+    )
     return Hop(left.strip(), right.strip(), SIGNS[state], state, counted, figure)
 
 

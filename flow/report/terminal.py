@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flow.report import text
 from flow.report.equality import DIFFERS, NOT_RUN
 from flow.report.layers import COLUMNS, Cell, Layers
+from flow.report.storage import Storage
 from flow.report.view import View, view
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def table(manifest: Mapping[str, Any]) -> Group:
         )
         parts.append(Text(f"{tools}to synthesize, run on a workstation:", style="dim"))
         parts.append(Text(f"  {seen.budget.command}", no_wrap=True, overflow="fold"))
+    parts += [Text(), *_storage(seen.storage)] if seen.storage else []
     parts += [Text(), _time(seen)] if seen.durations or seen.total_seconds else []
     return Group(*parts)
 
@@ -121,6 +123,14 @@ def _budget(seen: View) -> Any:
         made.add_row(_figure(use.title), _figure(use.design), _figure(use.board), _figure(use.share, style))
     lines = [_figure(f"{name} {value}") for name, value in seen.budget.timing]
     return Group(made, *lines) if seen.budget.uses else Group(_figure(f"budget: {text.MISSING}"), *lines)
+
+
+def _storage(stored: Storage) -> list[Any]:
+    from rich.text import Text
+
+    sizes = ", ".join(f"{size} {title}" for title, size in stored.sizes)
+    lines = [f"weights: {sizes}"] if sizes else []
+    return [Text(line, style="" if sizes else "dim") for line in (*lines, stored.note)]
 
 
 def _time(seen: View) -> Table:

@@ -12,6 +12,7 @@ from flow.report import drawing, text
 from flow.report.budget import Budget, budget
 from flow.report.equality import Equality, equality
 from flow.report.layers import Layers, layers, total_of
+from flow.report.storage import Storage, storage
 from flow.report.text import number, section, tables, words
 
 STAGES = ("train", "prune", "simplify", "quantize", "compress", "convert", "lower", "emulate", "synthesize")
@@ -85,6 +86,7 @@ class View:
     courses: Courses | None
     equality: Equality
     budget: Budget
+    storage: Storage | None
     durations: tuple[Duration, ...]
     total_seconds: str | None
     provenance: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
@@ -108,6 +110,7 @@ def view(manifest: Mapping[str, Any]) -> View:
         courses=_courses(manifest),
         equality=chain,
         budget=use,
+        storage=storage(manifest),
         durations=_durations(manifest),
         total_seconds=_total_seconds(manifest),
         provenance=_provenance(manifest),

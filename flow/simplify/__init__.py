@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING
 from flow import network
 from flow.channels import analyse
 from flow.errors import ConfigError, MismatchError
+from flow.network import Example
+from flow.network.tracing import tensors_of
 from flow.types import Progress, Simplified, silent
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
+    from torch import fx, nn
 
 TOLERANCE = 1e-9
 """Bound of the relative difference, in float64, over full output tensors."""
+BATCH = 16
+"""Samples that the proof runs at a time."""
 
 
 def simplify(
     model: nn.Module,
-    example: torch.Tensor,
+    example: Example,
     *,
     samples: int = 256,
     seed: int = 0,
@@ -32,18 +35,20 @@ def simplify(
     """Return a smaller network of standard modules that computes the same as ``model``.
 
     BatchNorm is fused into the layer before it, constants of dead channels move into the bias of their
-    consumers, and dead channels leave every tensor. A channel whose constant would meet zero padding is
-    not constant at the border: it stays, and `Simplified.kept` says where and why.
+    consumers, dead channels leave every tensor, and branches that became constant leave the graph. A channel
+    whose constant meets zero padding is not constant at the border: of all those that a layer reads one stays,
+    with the weights of all. `Simplified.kept` says what stays and why.
 
     Args:
         model: a trained (pruned) network; it is not changed.
-        example: an input with a batch dimension.
+        example: an input with a batch dimension, or a tuple of them.
         samples: random inputs of the proof, at least 1.
         seed: seed of the random inputs.
         progress: see `flow.types.Progress`.
 
     Returns:
-        The network in evaluation mode and in the parameters' own type; ``max_error`` was measured in float64.
+        The network in evaluation mode and in the parameters' own type, with images laid out channels last in
+        memory; ``max_error`` was measured in float64.
 
     Raises:
         ConfigError: ``samples`` is below 1, weights are not finite, or the example does not fit.
@@ -53,28 +58,51 @@ def simplify(
     Source: Bragagnolo and Barbano, "Simplify: a Python library for optimizing pruned neural networks",
         SoftwareX 2022; the exact treatment of padding and of coupled channels is this project's.
     """
-    from flow.fuse import fuse_batchnorm
-    from flow.simplify.remove import drop_identities, remove_dead
+    import torch
 
     if samples < 1:
         raise ConfigError(f"simplify: samples must be at least 1, not {samples}; 256 is usual")
     original = network.trace(model, example).eval()
     analyse(original, network.shapes(original, example))  # refuses what cannot be followed
     before = network.costs(original, example)
-    work = fuse_batchnorm(drop_identities(original.double()))
-    small, kept = remove_dead(work, example.double(), progress)
+    small, kept = _reduce(original.double(), example, progress)
     max_error = relative_difference(original, small, example, samples=samples, seed=seed)
     if not max_error <= TOLERANCE:
         raise MismatchError(
             f"simplify: outputs must be equal to {TOLERANCE:g}, not differ by {max_error:.3g} (relative, float64); "
             "keep the network and report it"
         )
-    small = small.to(network.dtype(model, example.dtype))
+    dtype = network.dtype(model, network.as_inputs(example)[0].dtype)
+    small = small.to(dtype=dtype, memory_format=torch.channels_last)  # in which odd widths cost a CPU nothing
     return Simplified(small, max_error, samples, before, network.costs(small, example), kept)
 
 
+def _reduce(
+    graph: fx.GraphModule, example: Example, progress: Progress
+) -> tuple[fx.GraphModule, dict[str, str]]:
+    """Run the passes until none changes anything; each needs what the others have left."""
+    from flow.fuse import fuse_batchnorm
+    from flow.simplify.branches import drop_constant_branches, drop_identities
+    from flow.simplify.constants import constants
+    from flow.simplify.remarks import remarks
+    from flow.simplify.remove import remove_dead
+
+    turn, changed = 0, True
+    while changed:
+        turn += 1
+        progress(turn, turn + 1, "removing dead channels")
+        graph = fuse_batchnorm(drop_identities(graph))
+        sizes = network.shapes(graph, example)
+        graph, changed = drop_constant_branches(graph, sizes, constants(graph, sizes))
+        if not changed:
+            channels, states = analyse(graph, sizes), constants(graph, sizes)
+            kept = remarks(graph, channels, states)
+            graph, changed = remove_dead(graph, channels, states)
+    return graph, kept
+
+
 def relative_difference(
-    left: nn.Module, right: nn.Module, example: torch.Tensor, *, samples: int, seed: int
+    left: nn.Module, right: nn.Module, example: Example, *, samples: int, seed: int
 ) -> float:
     """Return max |left - right| / max |left| over full outputs on random float64 inputs of both signs.
 
@@ -85,17 +113,20 @@ def relative_difference(
     generator = torch.Generator().manual_seed(seed)
     difference, largest = 0.0, 0.0
     with torch.no_grad():
-        for first in range(0, samples, 32):
-            count = min(32, samples - first)
-            x = torch.randn((count, *example.shape[1:]), generator=generator, dtype=torch.float64)
-            want, got = left(x), right(x)
-            if want.shape != got.shape:
-                raise MismatchError(
-                    f"simplify: output must keep its shape {tuple(want.shape)}, not become {tuple(got.shape)}; "
-                    "report the network"
-                )
-            if not (want - got).isfinite().all():
-                return math.nan
-            difference = max(difference, float((want - got).abs().max()))
-            largest = max(largest, float(want.abs().max()))
+        for first in range(0, samples, BATCH):
+            count = min(BATCH, samples - first)
+            x = [
+                torch.randn((count, *tensor.shape[1:]), generator=generator, dtype=torch.float64)
+                for tensor in network.as_inputs(example)
+            ]
+            for want, got in zip(tensors_of(left(*x)), tensors_of(right(*x)), strict=True):
+                if want.shape != got.shape:
+                    raise MismatchError(
+                        f"simplify: output must keep its shape {tuple(want.shape)}, not become {tuple(got.shape)}; "
+                        "report the network"
+                    )
+                if not (want - got).isfinite().all():
+                    return math.nan
+                difference = max(difference, float((want - got).abs().max()))
+                largest = max(largest, float(want.abs().max()))
     return difference / largest if largest else difference

@@ -1,95 +1,155 @@
-"""Analysis: which channels hold the same constant at every position, whatever the input."""
+"""Analysis: which channels do not depend on the input, and what they hold.
+
+A channel is constant where it holds ``value * pattern``: the pattern 0 is one at every position; the others are
+what zeros around an image leave of it (a padded average pool gives less at the border), whatever its size.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.network import CONVS, NORMS, WEIGHTED, kind
+from flow.network import CONVS, NORMS, TRANSPOSED, WEIGHTED, blocks, calls, kind
 
 if TYPE_CHECKING:
     from torch import fx
 
 
-def constants(graph: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Return, for every node, one float64 a channel: its constant value, or NaN where it is not constant."""
-    values: dict[str, np.ndarray] = {}
+@dataclass(frozen=True)
+class State:
+    """What is known of a tensor's channels: float64 values, NaN where they vary, and pattern numbers."""
+
+    value: np.ndarray
+    pattern: np.ndarray
+
+    @property
+    def uniform(self) -> np.ndarray:
+        """Tell for each channel whether it holds one value at every position, whatever the input."""
+        return np.asarray(~np.isnan(self.value) & (self.pattern == 0))
+
+
+def plain(value: np.ndarray) -> State:
+    """Return the state of channels that are uniform, or vary (NaN)."""
+    return State(value, np.zeros(len(value), dtype=int))
+
+
+def constants(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, State]:
+    """Return the state of every node's channels."""
+    states: dict[str, State] = {}
+    patterns: dict[tuple[str, int], int] = {}
     for node in graph.graph.nodes:
         if node.op == "placeholder":
-            values[node.name] = np.full(shapes[node.name][1], np.nan)
+            states[node.name] = plain(np.full(shapes[node.name][1], np.nan))
         elif node.op == "call_function":
-            if node.target.__name__ == "add":
-                values[node.name] = values[node.args[0].name] + values[node.args[1].name]
-            else:
-                values[node.name] = np.concatenate([values[n.name] for n in node.args[0]])
+            states[node.name] = _join(node, states)
         elif node.op == "call_module":
             source = node.args[0].name
-            values[node.name] = _through(graph.get_submodule(node.target), values[source], shapes[source])
-    return values
+            module = graph.get_submodule(node.target)
+            if _reweighs_positions(module):
+                states[node.name] = _patterned(node.name, states[source], patterns)
+            else:
+                states[node.name] = _through(module, states[source], shapes[source])
+    return states
 
 
-def _through(module: Any, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _join(node: fx.Node, states: Mapping[str, State]) -> State:
+    if calls(node, "cat"):
+        parts = [states[n.name] for n in node.args[0]]  # type: ignore[union-attr]
+        return State(np.concatenate([p.value for p in parts]), np.concatenate([p.pattern for p in parts]))
+    if calls(node, "narrow"):
+        source, _, start, length = node.args
+        span = slice(start, start + length)  # type: ignore[operator]
+        whole = states[source.name]  # type: ignore[union-attr]
+        return State(whole.value[span], whole.pattern[span])
+    left, right = (states[n.name] for n in node.args)  # type: ignore[union-attr]
+    if calls(node, "mul"):
+        zero = (left.value == 0) | (right.value == 0)
+        both = left.uniform & right.uniform
+        return plain(np.where(zero, 0.0, np.where(both, left.value * right.value, np.nan)))
+    alike = (left.pattern == right.pattern) | (left.value == 0) | (right.value == 0)
+    pattern = np.where(left.value == 0, right.pattern, left.pattern)
+    return _tidy(np.where(alike, left.value + right.value, np.nan), pattern)
+
+
+def _tidy(value: np.ndarray, pattern: np.ndarray) -> State:
+    """Zeros, and what varies, have no pattern."""
+    return State(value, np.where((value == 0) | np.isnan(value), 0, pattern))
+
+
+def _reweighs_positions(module: Any) -> bool:
+    """Tell whether a layer is linear in each channel, and makes less of a constant at some positions."""
     what = kind(module)
+    if what.startswith("AvgPool"):
+        padded = np.any(module.padding) and module.count_include_pad
+        return bool(padded or getattr(module, "divisor_override", None))
+    return what.startswith("ZeroPad")
+
+
+def _patterned(name: str, state: State, patterns: dict[tuple[str, int], int]) -> State:
+    made = {old: patterns.setdefault((name, int(old)), len(patterns) + 1) for old in np.unique(state.pattern)}
+    return _tidy(state.value, np.array([made[old] for old in state.pattern], dtype=int))
+
+
+def _through(module: Any, state: State, shape: tuple[int, ...]) -> State:
+    what = kind(module)
+    uniform = np.where(state.uniform, state.value, np.nan)
     if what in WEIGHTED:
-        return _through_weights(module, value)
+        return plain(_through_weights(module, state))
     if what == "Flatten":
-        return np.repeat(value, int(np.prod(shape[2:], dtype=int)))
-    if what.startswith("AvgPool") and (np.any(module.padding) or getattr(module, "divisor_override", None)):
-        return np.where(value == 0, value, np.nan)  # zeros of the padding enter the mean
-    if what in NORMS and module.running_mean is None:
-        return np.full_like(value, np.nan)  # its statistics are the batch's
-    return _elementwise(module, value, shape)
+        return plain(np.repeat(uniform, int(np.prod(shape[2:], dtype=int))))
+    if what == "ChannelShuffle":
+        parts = (state.value.reshape(module.groups, -1), state.pattern.reshape(module.groups, -1))
+        return State(*(part.T.reshape(-1) for part in parts))
+    if what == "Softmax" or (what in NORMS and module.running_mean is None):
+        return plain(np.full_like(uniform, np.nan))  # its statistics are the batch's, or all channels'
+    if "Pool" in what or what in ("Upsample", "Unflatten"):
+        return plain(uniform)
+    return plain(_elementwise(module, uniform, len(shape)))
 
 
-def _elementwise(module: Any, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Run the module itself on the constants; pools of constants give the constants back."""
+def _elementwise(module: Any, value: np.ndarray, dimensions: int) -> np.ndarray:
+    """Run the module itself on the constants."""
     import torch
 
-    if "Pool" in kind(module):
-        return value
     with torch.no_grad():
-        full = torch.from_numpy(value).reshape(1, -1, *[1] * (len(shape) - 2))
+        full = torch.from_numpy(value).reshape(1, -1, *[1] * (dimensions - 2))
         return np.asarray(module(full).reshape(-1))
 
 
-def _through_weights(module: Any, value: np.ndarray) -> np.ndarray:
-    weight = flat_weight(module)
-    bias = np.zeros(len(weight)) if module.bias is None else module.bias.detach().numpy()
-    blocks = columns_of_rows(module)
-    result = bias.astype(np.float64).copy()
-    movable = absorbable(module, value)
-    for row in range(len(weight)):
-        columns = blocks[row]
-        read = np.abs(weight[row]).sum(axis=1) != 0
-        if np.any(read & ~movable[columns]):
-            result[row] = np.nan
-        else:
-            result[row] += np.sum(weight[row].sum(axis=1)[read] * value[columns][read])
-    return result
+def _through_weights(module: Any, state: State) -> np.ndarray:
+    """Return the constants of rows that read nothing, or nothing but constants that the bias could hold."""
+    weights = blocks(module)
+    groups, rows, columns, _ = weights.shape
+    movable = absorbable(module, state).reshape(groups, 1, columns)
+    result = np.zeros(groups * rows) if module.bias is None else module.bias.detach().numpy().astype(float)
+    blocked = (reads(module) & ~movable).any(axis=2).reshape(-1)
+    for row in np.flatnonzero(~blocked):
+        group, place = divmod(int(row), rows)
+        values = np.nan_to_num(state.value.reshape(groups, columns)[group])
+        result[row] += float(weights[group, place].sum(dim=1).numpy() @ values)
+    result[blocked] = np.nan
+    return np.asarray(result)
 
 
-def flat_weight(module: Any) -> np.ndarray:
-    """Return the weights as (rows, columns a row, positions of the kernel), float64."""
-    weight = module.weight.detach().double().numpy()
-    return np.asarray(weight.reshape(*weight.shape[:2], -1))
+def reads(module: Any) -> np.ndarray:
+    """Return (groups, outputs, inputs) booleans: which weights are not zero at some position."""
+    return np.asarray((blocks(module) != 0).any(dim=3).numpy())
 
 
-def columns_of_rows(module: Any) -> list[slice]:
-    """Return, for every row, the input channels that it reads."""
-    rows, width = module.weight.shape[:2]
-    per_group = rows // getattr(module, "groups", 1)
-    return [slice(row // per_group * width, row // per_group * width + width) for row in range(rows)]
-
-
-def absorbable(module: Any, value: np.ndarray) -> np.ndarray:
+def absorbable(module: Any, state: State) -> np.ndarray:
     """Tell for each input channel whether its constant may move into ``module``'s bias exactly.
 
-    Zero always may. Another constant may not where zero padding makes it differ at the border.
+    Zero always may. Another constant may not where zeros around it make it differ at the border, nor through a
+    transposed conv, which gives more at some positions than at others.
     """
-    constant = ~np.isnan(value)
-    pads_zeros = kind(module) in CONVS and module.padding_mode == "zeros" and _pads(module.padding)
-    return np.asarray(constant & (value == 0) if pads_zeros else constant)
+    what = kind(module)
+    borders = what in CONVS and module.padding_mode == "zeros" and _pads(module.padding)
+    if borders or what in TRANSPOSED:
+        return np.asarray(state.value == 0)
+    return state.uniform
 
 
 def _pads(padding: Any) -> bool:

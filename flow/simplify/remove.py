@@ -1,4 +1,4 @@
-"""Passes: dead channels leave every tensor; layers that do nothing leave the graph."""
+"""Pass: dead channels leave every tensor."""
 
 from __future__ import annotations
 
@@ -8,161 +8,128 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.channels import Channels, analyse, input_labels, is_depthwise
-from flow.network import CONVS, NORMS, WEIGHTED, kind, shapes, weighted
-from flow.simplify.constants import absorbable, constants, flat_weight
-from flow.types import Progress
+from flow.channels import Channels, is_depthwise
+from flow.network import NORMS, WEIGHTED, blocks, calls, kind, share, tidy, uses, with_blocks
+from flow.simplify.constants import State
+from flow.simplify.survivors import Reader, live_groups, readers, stand_in, survivors
 
 if TYPE_CHECKING:
     import torch
     from torch import fx
 
 
-def drop_identities(graph: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy without Identity and Dropout: both do nothing in evaluation mode."""
-    graph = copy.deepcopy(graph)
-    for node in list(graph.graph.nodes):
-        if node.op == "call_module" and kind(graph.get_submodule(node.target)) in ("Identity", "Dropout"):
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-    graph.delete_all_unused_submodules()
-    graph.recompile()
-    return graph
-
-
 def remove_dead(
-    graph: fx.GraphModule, example: torch.Tensor, progress: Progress
-) -> tuple[fx.GraphModule, dict[str, str]]:
-    """Return a copy without dead channels, and why constant channels stayed, by layer.
+    graph: fx.GraphModule, channels: Channels, states: Mapping[str, State]
+) -> tuple[fx.GraphModule, bool]:
+    """Return a graph without the channels that nothing needs, and whether any left.
 
-    A label leaves when every Conv and Linear layer that reads it has zero weights for it, or reads a
-    constant that its bias can take over. Removing columns can empty rows further up, so the pass runs
-    until nothing changes.
+    A label leaves when every living row that reads it has zero weights for it, reads a constant that its bias
+    takes over, or reads one for which another channel stands (see `flow.simplify.survivors`).
     """
-    graph = copy.deepcopy(graph)
-    for turn in range(1, 1 + len(graph.graph.nodes)):
-        progress(turn, turn + 1, "removing dead channels")
-        sizes = shapes(graph, example)
-        channels = analyse(graph, sizes)
-        values = constants(graph, sizes)
-        dead = _dead_labels(graph, channels, values)
-        if not dead:
-            return graph, _kept(graph, channels, values)
-        _shrink(graph, channels, values, dead)
-    raise AssertionError("each turn removes a channel, so the loop ends before this")
+    mixers = readers(graph, channels, states)
+    alive = survivors(graph, channels, states, mixers)
+    if all(alive[labels].all() for labels in channels.labels.values()):
+        return graph, False
+    graph = share(graph)
+    for reader in mixers:
+        living = alive[reader.outputs]
+        if living.any() and not (living.all() and alive[reader.inputs].all()):
+            graph.set_submodule(reader.name, _shrunk(reader, alive))
+    mixing = {reader.name for reader in mixers}
+    for name, nodes in uses(graph).items():
+        keep = alive[channels.labels[nodes[0].name]]
+        if name not in mixing and keep.any() and not keep.all():
+            graph.set_submodule(name, _narrowed(graph.get_submodule(name), keep))
+    _relink(graph, channels, alive)
+    tidy(graph)
+    return graph, True
 
 
-def _readers(graph: fx.GraphModule) -> list[tuple[fx.Node, Any]]:
-    """Return the layers that mix channels; depthwise convs hand theirs on."""
-    return [(node, module) for node, module in weighted(graph) if not is_depthwise(module)]
-
-
-def _dead_labels(
-    graph: fx.GraphModule, channels: Channels, values: Mapping[str, np.ndarray]
-) -> frozenset[int]:
-    alive = set(channels.pinned)
-    for node, module in _readers(graph):
-        if getattr(module, "groups", 1) > 1:
-            continue  # both ends of a grouped conv are pinned
-        read = np.abs(flat_weight(module)).sum(axis=(0, 2)) != 0
-        needed = read & ~absorbable(module, values[node.args[0].name])
-        alive.update(input_labels(channels, node)[needed].tolist())
-    dead = set(channels.writers) - alive
-    for array in channels.labels.values():  # a tensor keeps one channel at least
-        if dead.issuperset(array.tolist()):
-            dead.discard(int(array[0]))
-    return frozenset(dead)
-
-
-def _shrink(
-    graph: fx.GraphModule, channels: Channels, values: Mapping[str, np.ndarray], dead: frozenset[int]
-) -> None:
+def _shrunk(reader: Reader, alive: np.ndarray) -> Any:
+    """Return the layer with its living rows and columns, and what the others gave it."""
     import torch
 
-    for node in list(graph.graph.nodes):
-        if node.op != "call_module":
-            continue
-        module: Any = graph.get_submodule(node.target)
-        what = kind(module)
-        if what not in WEIGHTED and what not in NORMS:
-            continue
-        columns = np.array([label not in dead for label in input_labels(channels, node)])
-        rows = np.array([label not in dead for label in channels.labels[node.name]])
-        if columns.all() and rows.all():
-            continue
-        module = copy.deepcopy(module)
-        with torch.no_grad():
-            if what in NORMS:
-                _shrink_norm(module, rows)
-            elif is_depthwise(module):
-                _select(module, "weight", rows, 0)
-                module.in_channels = module.out_channels = module.groups = int(rows.sum())
-            else:
-                _absorb(module, values[node.args[0].name], ~columns)
-                _select(module, "weight", rows, 0)
-                _select(module, "weight", columns, 1)
-                _set_widths(module, int(columns.sum()), int(rows.sum()))
-            if what in WEIGHTED and module.bias is not None:
-                _select(module, "bias", rows, 0)
-        graph.set_submodule(node.target, module)
-    graph.recompile()
+    weights = blocks(reader.module).clone()
+    groups, outputs, inputs, _ = weights.shape
+    bias = reader.module.bias
+    bias = None if bias is None else bias.detach().clone()
+    columns = alive[reader.inputs]
+    _stand_in_for(reader, weights, alive)
+    extra = _absorbed(reader, weights, ~columns)
+    if extra is not None:
+        bias = extra if bias is None else bias + extra
+    kept = np.flatnonzero(live_groups(reader, alive)) if groups > 1 else np.array([0])
+    rows_of = [np.flatnonzero(alive[reader.outputs].reshape(groups, outputs)[g]) for g in kept]
+    columns_of = [np.flatnonzero(columns.reshape(groups, inputs)[g]) for g in kept]
+    parts = [
+        weights[g].index_select(0, torch.from_numpy(rows)).index_select(1, torch.from_numpy(columns))
+        for g, rows, columns in zip(kept, rows_of, columns_of, strict=True)
+    ]
+    rows = np.concatenate([g * outputs + rows for g, rows in zip(kept, rows_of, strict=True)])
+    return with_blocks(
+        reader.module, torch.stack(parts), None if bias is None else bias[torch.from_numpy(rows)]
+    )
 
 
-def _absorb(module: Any, value: np.ndarray, removed: np.ndarray) -> None:
-    """Add what the removed input channels contribute, b_t += sum_i c_i W_ti, to the bias."""
+def _stand_in_for(reader: Reader, weights: torch.Tensor, alive: np.ndarray) -> None:
+    """Add the weights of removed constants to the channel that stands for them, in proportion."""
+    inputs = weights.shape[2]
+    removed = reader.needed(alive) & ~alive[reader.inputs]
+    for members in reader.classes(removed):
+        target = stand_in(reader, members, alive)
+        group, place = divmod(target, inputs)
+        for member in members:
+            ratio = float(reader.state.value[member] / reader.state.value[target])
+            weights[group, :, place] += ratio * weights[group, :, int(member) % inputs]
+
+
+def _absorbed(reader: Reader, weights: torch.Tensor, removed: np.ndarray) -> torch.Tensor | None:
+    """Return what the removed input channels contribute, sum_i c_i W_ti, for every row; None for nothing."""
     import torch
 
-    moved = removed & ~np.isnan(value) & (value != 0) & absorbable(module, value)
-    if not moved.any():
-        return
-    extra = flat_weight(module).sum(axis=2)[:, moved] @ value[moved]
-    if not extra.any():
-        return
-    bias = torch.zeros(len(extra), dtype=module.weight.dtype) if module.bias is None else module.bias.detach()
-    module.bias = torch.nn.Parameter(bias + torch.from_numpy(extra).to(bias.dtype))
+    groups, outputs, inputs, _ = weights.shape
+    moved = removed & reader.free & (reader.state.value != 0)
+    extra = torch.zeros(groups, outputs, dtype=weights.dtype)
+    for column in np.flatnonzero(moved):
+        group, place = divmod(int(column), inputs)
+        extra[group] += float(reader.state.value[column]) * weights[group, :, place].sum(dim=1)
+    return extra.reshape(-1) if bool(extra.any()) else None
 
 
-def _select(module: Any, name: str, keep: np.ndarray, axis: int) -> None:
+def _narrowed(module: Any, keep: np.ndarray) -> Any:
+    """Return a layer that keeps channels apart, with some of them."""
     import torch
 
-    value = getattr(module, name)
-    chosen = value.detach().index_select(axis, torch.from_numpy(np.flatnonzero(keep)))
-    setattr(module, name, torch.nn.Parameter(chosen) if isinstance(value, torch.nn.Parameter) else chosen)
-
-
-def _shrink_norm(module: Any, keep: np.ndarray) -> None:
+    count = int(keep.sum())
+    chosen = torch.from_numpy(np.flatnonzero(keep))
+    what = kind(module)
+    if what == "Unflatten":
+        return torch.nn.Unflatten(1, (count, *module.unflattened_size[1:]))
+    norm, depthwise = what in NORMS, what in WEIGHTED and is_depthwise(module)
+    slopes = what == "PReLU" and module.num_parameters == len(keep) and len(keep) > 1
+    if not (norm or depthwise or slopes):
+        return module
+    made = copy.deepcopy(module)
     for name in ("weight", "bias", "running_mean", "running_var"):
-        if getattr(module, name) is not None:
-            _select(module, name, keep, 0)
-    module.num_features = int(keep.sum())
+        value = getattr(made, name, None)
+        if value is not None:
+            part = value.detach().index_select(0, chosen)
+            setattr(made, name, torch.nn.Parameter(part) if isinstance(value, torch.nn.Parameter) else part)
+    widths = ("num_features",) if norm else ("num_parameters",) if slopes else ()
+    for name in widths or ("in_channels", "out_channels", "groups"):
+        setattr(made, name, count)
+    return made
 
 
-def _set_widths(module: Any, inputs: int, outputs: int) -> None:
-    if kind(module) in CONVS:
-        module.in_channels, module.out_channels = inputs, outputs
-    else:
-        module.in_features, module.out_features = inputs, outputs
-
-
-def _kept(graph: fx.GraphModule, channels: Channels, values: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Say by layer which constant channels stay, and why."""
-    live = {
-        int(label) for name, labels in channels.labels.items() for label in labels[np.isnan(values[name])]
-    }
-    reasons = {}
-    for node, module in weighted(graph):
-        value = values[node.args[0].name]
-        stuck = int((~np.isnan(value) & ~absorbable(module, value)).sum())
-        written = set(channels.labels[node.name][~np.isnan(values[node.name])].tolist())
-        counts = {
-            "constant input channels stay: its zero padding alters them at the border": stuck,
-            "dead output channels stay: the network's output or a grouped conv holds them": len(
-                written & channels.pinned
-            ),
-            "dead output channels stay: they are coupled with live ones": len(
-                written & live - channels.pinned
-            ),
-        }
-        if any(counts.values()):
-            reasons[str(node.target)] = "; ".join(f"{n} {text}" for text, n in counts.items() if n)
-    return reasons
+def _relink(graph: fx.GraphModule, channels: Channels, alive: np.ndarray) -> None:
+    """Correct slices, and leave tensors without channels out of concatenations."""
+    for node in list(graph.graph.nodes):
+        if calls(node, "narrow"):
+            source, _, start, length = node.args
+            keep = alive[channels.labels[source.name]]
+            node.args = (source, 1, int(keep[:start].sum()), int(keep[start : start + length].sum()))
+        elif calls(node, "cat"):
+            parts = [part for part in node.args[0] if alive[channels.labels[part.name]].any()]
+            node.args = (parts, 1)
+            if len(parts) == 1:
+                node.replace_all_uses_with(parts[0])

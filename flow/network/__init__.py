@@ -1,0 +1,61 @@
+"""Networks as plain graphs: what every stage reads and returns (see README.md for the node forms)."""
+
+from flow.network.files import load, save
+from flow.network.forms import (
+    CONVS,
+    ELEMENTWISE,
+    MODULES,
+    NORMS,
+    TRANSPOSED,
+    WEIGHTED,
+    Example,
+    add_module,
+    as_inputs,
+    calls,
+    check_single,
+    dtype,
+    evaluating,
+    kind,
+    output_node,
+    output_nodes,
+    share,
+    tidy,
+    uses,
+)
+from flow.network.measure import costs, shapes, total_parameters, weighted
+from flow.network.tracing import check_finite, trace
+from flow.network.weights import blocks, weight_rows, widths, with_blocks
+
+__all__ = [
+    "CONVS",
+    "ELEMENTWISE",
+    "MODULES",
+    "NORMS",
+    "TRANSPOSED",
+    "WEIGHTED",
+    "Example",
+    "add_module",
+    "as_inputs",
+    "blocks",
+    "calls",
+    "check_finite",
+    "check_single",
+    "costs",
+    "dtype",
+    "evaluating",
+    "kind",
+    "load",
+    "output_node",
+    "output_nodes",
+    "save",
+    "shapes",
+    "share",
+    "tidy",
+    "total_parameters",
+    "trace",
+    "uses",
+    "weight_rows",
+    "weighted",
+    "widths",
+    "with_blocks",
+]

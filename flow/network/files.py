@@ -1,0 +1,126 @@
+"""Networks on disk: ``network.json`` and ``weights.pt``, plain data that executes nothing."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flow.errors import ConfigError
+from flow.network.forms import MODULES, WEIGHTED, kind
+from flow.network.tracing import check_kind
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+
+def save(graph: fx.GraphModule, folder: Path) -> None:
+    """Write the graph as ``network.json`` and ``weights.pt`` (a plain state dict): no code, no pickle."""
+    import torch
+
+    nodes = []
+    modules = {}
+    for node in graph.graph.nodes:
+        entry = {"name": node.name, "op": node.op, "target": str(node.target)}
+        entry["inputs"] = [source.name for source in _sources(node)]
+        if node.op == "call_function":
+            entry["target"] = node.target.__name__
+            if node.target is torch.narrow:
+                entry["range"] = node.args[2:]
+        if node.op == "output":
+            entry["several"] = isinstance(node.args[0], tuple)
+        nodes.append(entry)
+        if node.op == "call_module":
+            module = graph.get_submodule(node.target)
+            options = {key: getattr(module, key) for key in MODULES[kind(module)]}
+            if kind(module) in WEIGHTED:
+                options["bias"] = module.bias is not None
+            modules[node.target] = {"kind": kind(module), "options": options}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"format": 2, "nodes": nodes, "modules": modules}, indent=1)
+    (folder / "network.json").write_text(text + "\n", encoding="utf-8")
+    torch.save(
+        {name: value.cpu().contiguous() for name, value in graph.state_dict().items()}, folder / "weights.pt"
+    )
+
+
+def load(folder: Path) -> fx.GraphModule:
+    """Read what `save` wrote; returns the graph in evaluation mode. Nothing in the files is executed.
+
+    Raises:
+        UnsupportedError: ``network.json`` holds a layer outside `MODULES`.
+        ConfigError: it holds a name or an operation that `save` does not write.
+    """
+    import torch
+    from torch import fx, nn
+
+    description = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+    _check_names(description)
+    root = nn.Module()
+    for name, entry in description["modules"].items():
+        check_kind(name, entry["kind"])
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["options"].items()}
+        _set(root, name, getattr(nn, entry["kind"])(**options))
+    graph = fx.Graph()
+    made: dict[str, fx.Node] = {}
+    for entry in description["nodes"]:
+        inputs = [made[name] for name in entry["inputs"]]
+        target, arguments = _call(entry, inputs)
+        made[entry["name"]] = graph.create_node(entry["op"], target, arguments, name=entry["name"])
+    model = fx.GraphModule(root, graph)
+    state = torch.load(folder / "weights.pt", weights_only=True)
+    model.to(next((v.dtype for v in state.values() if v.is_floating_point()), torch.float32))
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _sources(node: fx.Node) -> tuple[fx.Node, ...]:
+    """Return the nodes that ``node`` reads, in order, one as often as it is read."""
+    import torch
+
+    if node.target is torch.cat or (node.op == "output" and isinstance(node.args[0], tuple)):
+        return tuple(node.args[0])  # type: ignore[arg-type]
+    return tuple(arg for arg in node.args if hasattr(arg, "op"))  # type: ignore[misc]
+
+
+def _call(entry: Mapping[str, Any], inputs: list[fx.Node]) -> tuple[Any, tuple[Any, ...]]:
+    """Return target and arguments of the node that ``entry`` describes."""
+    import torch
+
+    if entry["op"] == "output":
+        return "output", (tuple(inputs),) if entry["several"] else tuple(inputs)
+    if entry["op"] != "call_function":
+        return entry["target"], tuple(inputs)
+    if entry["target"] == "cat":
+        return torch.cat, (inputs, 1)
+    if entry["target"] == "narrow":
+        start, length = entry["range"]
+        return torch.narrow, (*inputs, 1, int(start), int(length))
+    return {"add": operator.add, "mul": operator.mul}[entry["target"]], tuple(inputs)
+
+
+def _check_names(description: Mapping[str, Any]) -> None:
+    """Refuse what would be more than a name in the code that torch.fx writes from a graph."""
+    plain = {"placeholder": r"[A-Za-z_]\w*", "call_module": r'[^"\\\x00-\x1f]+'}
+    plain |= {"call_function": "add|mul|cat|narrow", "output": "output"}
+    for entry in description["nodes"]:
+        for text, pattern in ((entry["name"], r"\w+"), (entry["target"], plain.get(entry["op"], ""))):
+            if not re.fullmatch(pattern, text):
+                raise ConfigError(
+                    f"model: network.json must hold what flow.network.save writes, not {text!r} ({entry['op']}); "
+                    "run the stage that wrote it again"
+                )
+
+
+def _set(root: nn.Module, path: str, module: nn.Module) -> None:
+    from torch import nn
+
+    *parents, leaf = path.split(".")
+    for name in parents:
+        if not hasattr(root, name):
+            root.add_module(name, nn.Module())
+        root = getattr(root, name)
+    root.add_module(leaf, module)

@@ -1,0 +1,176 @@
+"""Analysis: which labels must live, and which constants one channel can stand for.
+
+Life spreads from the outputs backwards. A living row needs the columns that it reads, except those whose
+constant its bias takes over. Constants that only a border keeps out of the bias are all multiples of one
+another there, so one of them, the stand-in, carries the weights of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flow.channels import Channels, input_labels, is_depthwise
+from flow.network import calls, kind, uses
+from flow.network.forms import WEIGHTED
+from flow.simplify.constants import State, absorbable, reads
+
+if TYPE_CHECKING:
+    from torch import fx
+
+_SMALLEST_STAND_IN = 1e-3
+"""Least size of a stand-in, relative to the largest constant: dividing by less would cost digits."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A layer that mixes channels, over all of its uses; arrays go by its channels."""
+
+    name: str
+    module: Any
+    inputs: np.ndarray
+    outputs: np.ndarray
+    state: State
+    free: np.ndarray
+
+    @cached_property
+    def reads(self) -> np.ndarray:
+        return reads(self.module)
+
+    @property
+    def groups(self) -> int:
+        return len(self.reads)
+
+    def needed(self, alive: np.ndarray) -> np.ndarray:
+        """Return the input channels that living rows read and the bias cannot take over."""
+        rows = alive[self.outputs].reshape(self.groups, -1, 1)
+        return np.asarray((self.reads & rows).any(axis=1).reshape(-1) & ~self.free)
+
+    @cached_property
+    def families(self) -> np.ndarray:
+        """Return a number for each input channel: constants of one family are multiples of one another; -1: none."""
+        width = len(self.inputs) // self.groups
+        keys = np.stack([np.arange(len(self.inputs)) // width, self.state.pattern], axis=1)
+        numbers = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        return np.where(np.isnan(self.state.value) | self.free, -1, numbers)
+
+    def classes(self, columns: np.ndarray) -> list[np.ndarray]:
+        """Return the families among ``columns``."""
+        family = np.where(columns, self.families, -1)
+        return [np.flatnonzero(family == number) for number in np.unique(family[family >= 0])]
+
+
+def readers(graph: fx.GraphModule, channels: Channels, states: Mapping[str, State]) -> tuple[Reader, ...]:
+    """Return the layers that mix channels; depthwise convs hand theirs on."""
+    found = []
+    for name, nodes in uses(graph).items():
+        module = graph.get_submodule(name)
+        if kind(module) in WEIGHTED and not is_depthwise(module):
+            sources = [states[node.args[0].name] for node in nodes]  # type: ignore[union-attr]
+            state = _common(sources)
+            free = absorbable(module, state)
+            labels = input_labels(channels, nodes[0]), channels.labels[nodes[0].name]
+            found.append(Reader(name, module, *labels, state, free))
+    return tuple(found)
+
+
+def _common(states: list[State]) -> State:
+    """Return what all uses of a layer agree on."""
+    first, *rest = states
+    if not rest:
+        return first
+    same = np.logical_and.reduce([first.uniform, *(s.uniform & (s.value == first.value) for s in rest)])
+    return State(np.where(same, first.value, np.nan), np.zeros(len(first.value), dtype=int))
+
+
+def survivors(
+    graph: fx.GraphModule, channels: Channels, states: Mapping[str, State], mixers: tuple[Reader, ...]
+) -> np.ndarray:
+    """Return for each label whether it lives; a tensor that no one reads loses all, others keep one at least."""
+    alive = np.zeros(1 + max(int(array.max()) for array in channels.labels.values()), dtype=bool)
+    alive[list(channels.pinned)] = True
+
+    def grows(step: Callable[[], None]) -> bool:
+        before = int(alive.sum())
+        step()
+        return int(alive.sum()) > before
+
+    steps: tuple[Callable[[], None], ...] = (  # the later ones pick, so they wait for all that must live
+        lambda: _spread(mixers, alive),
+        lambda: _stand_in(mixers, alive),
+        lambda: _balance(mixers, alive),
+        lambda: _keep_tensors(graph, channels, states, alive),
+    )
+    while any(grows(step) for step in steps):
+        pass
+    return alive
+
+
+def _spread(mixers: tuple[Reader, ...], alive: np.ndarray) -> None:
+    """Bring to life what living rows read, where it varies."""
+    for reader in reversed(mixers):
+        alive[reader.inputs[reader.needed(alive) & np.isnan(reader.state.value)]] = True
+
+
+def _stand_in(mixers: tuple[Reader, ...], alive: np.ndarray) -> None:
+    for reader in mixers:
+        for members in reader.classes(reader.needed(alive)):
+            alive[reader.inputs[stand_in(reader, members, alive)]] = True
+
+
+def stand_in(reader: Reader, members: np.ndarray, alive: np.ndarray) -> int:
+    """Return the channel that stands for ``members``: the largest that lives anyway, else the largest."""
+    sizes = np.abs(reader.state.value[members])
+    peers = np.flatnonzero(reader.families == reader.families[members[0]])
+    living = peers[alive[reader.inputs[peers]]]
+    if len(living):
+        largest = living[np.argmax(np.abs(reader.state.value[living]))]
+        if abs(reader.state.value[largest]) >= _SMALLEST_STAND_IN * sizes.max():
+            return int(largest)
+    return int(members[np.argmax(sizes)])
+
+
+def live_groups(reader: Reader, alive: np.ndarray) -> np.ndarray:
+    """Return the groups of a grouped conv that keep a channel at either end."""
+    sides = (alive[side].reshape(reader.groups, -1).any(axis=1) for side in (reader.inputs, reader.outputs))
+    return np.asarray(np.logical_or(*sides))
+
+
+def _balance(mixers: tuple[Reader, ...], alive: np.ndarray) -> None:
+    """Give every group of a grouped conv that stays as many channels as the largest."""
+    for reader in mixers:
+        groups = np.flatnonzero(live_groups(reader, alive)) if reader.groups > 1 else np.array([], dtype=int)
+        for side in (reader.inputs, reader.outputs):
+            labels = side.reshape(reader.groups, -1)[groups]
+            width = max(1, int(alive[labels].sum(axis=1).max(initial=0)))
+            for row in labels:
+                missing = width - int(alive[row].sum())
+                alive[row[~alive[row]][: max(missing, 0)]] = True
+
+
+def _keep_tensors(
+    graph: fx.GraphModule, channels: Channels, states: Mapping[str, State], alive: np.ndarray
+) -> None:
+    """Keep a channel of tensors that cannot leave the graph, a constant one rather than another."""
+    for node in graph.graph.nodes:
+        if node.op == "output" or alive[channels.labels[node.name]].any():
+            continue
+        if not vanishes(node, channels, alive):
+            labels = channels.labels[node.name]
+            steady = np.flatnonzero(states[node.name].uniform)
+            alive[labels[steady[0] if len(steady) else 0]] = True
+
+
+def vanishes(node: fx.Node, channels: Channels, alive: np.ndarray) -> bool:
+    """Tell whether a tensor without living channels can leave: all that read it leave, or concatenate it."""
+    if node.op in ("placeholder", "output") or alive[channels.labels[node.name]].any():
+        return False
+    return all(
+        vanishes(user, channels, alive)
+        or (calls(user, "cat") and bool(alive[channels.labels[user.name]].any()))
+        for user in node.users
+    )
