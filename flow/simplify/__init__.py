@@ -66,7 +66,7 @@ def simplify(
     analyse(original, network.shapes(original, example))  # refuses what cannot be followed
     before = network.costs(original, example)
     small, kept = _reduce(original.double(), example, progress)
-    max_error = relative_difference(original, small, example, samples=samples, seed=seed)
+    max_error = relative_difference(original, small, example, samples=samples, seed=seed, progress=progress)
     if not max_error <= TOLERANCE:
         raise MismatchError(
             f"simplify: outputs must be equal to {TOLERANCE:g}, not differ by {max_error:.3g} (relative, float64); "
@@ -102,7 +102,13 @@ def _reduce(
 
 
 def relative_difference(
-    left: nn.Module, right: nn.Module, example: Example, *, samples: int, seed: int
+    left: nn.Module,
+    right: nn.Module,
+    example: Example,
+    *,
+    samples: int,
+    seed: int,
+    progress: Progress = silent,
 ) -> float:
     """Return max |left - right| / max |left| over full outputs on random float64 inputs of both signs.
 
@@ -114,6 +120,7 @@ def relative_difference(
     difference, largest = 0.0, 0.0
     with torch.no_grad():
         for first in range(0, samples, BATCH):
+            progress(first, samples, "comparing full outputs")
             count = min(BATCH, samples - first)
             x = [
                 torch.randn((count, *tensor.shape[1:]), generator=generator, dtype=torch.float64)
