@@ -245,7 +245,7 @@ def plot(points: list[Point]) -> None:
     axes.axhline(100 * (dense - TOLERANCE), color="#888", linestyle=":", label="dense − 1 point")
     axes.set(xscale="log", xlabel="bytes of weights.nnc", ylabel="accuracy after quantization, %")
     axes.set_ylim(bottom=100 * (dense - 0.06))
-    axes.legend()
+    axes.legend(loc="lower right")
     axes.grid(alpha=0.2)
     figure.savefig(PLOT, metadata={"Date": None})
 
