@@ -151,17 +151,37 @@ def test_a_depthwise_conv_on_the_input_is_pinned():
     assert channels.prunable() == ()
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
 @pytest.mark.parametrize(("groups", "outputs"), [(2, 4), (4, 8)])
-def test_a_grouped_conv_pins_both_of_its_ends(groups, outputs):
+def test_a_grouped_conv_keeps_both_of_its_ends_without_pinning_them(groups, outputs, kind):
     model = sequence(
         nn.Conv2d(2, 4, 1),
-        nn.Conv2d(4, outputs, 1, groups=groups),
+        kind(4, outputs, 1, groups=groups),
         nn.Conv2d(outputs, 3, 1),
         nn.Conv2d(3, 2, 1),
     )
     _, channels = analysed(model, 2, 2, 4, 4)
-    assert {*channels.labels["_0"], *channels.labels["_1"]} <= channels.pinned
+    assert channels.grouped == {*channels.labels["_0"], *channels.labels["_1"]}
+    assert channels.pinned == {*channels.labels["input_1"], *channels.labels["_3"]}
     assert set(channels.prunable()) == set(channels.labels["_2"])
+
+
+def test_what_is_tied_to_a_grouped_conv_is_not_prunable_either():
+    def forward(net, x):
+        y = net.a(x)
+        return net.out(net.group(y) + net.b(net.c(x)))
+
+    model = Forward(
+        forward,
+        a=nn.Conv2d(2, 4, 1),
+        group=nn.Conv2d(4, 4, 1, groups=2),
+        b=nn.Conv2d(3, 4, 1),
+        c=nn.Conv2d(2, 3, 1),
+        out=nn.Conv2d(4, 2, 1),
+    )
+    _, channels = analysed(model, 2, 2, 4, 4)
+    assert set(channels.labels["b"]) <= channels.grouped
+    assert set(channels.prunable()) == set(channels.labels["c"])
 
 
 def test_ignored_layers_keep_whatever_is_tied_to_them():

@@ -439,9 +439,9 @@ def test_training_that_diverges_is_rejected():
 
 
 def test_a_network_that_cannot_be_traced_is_rejected():
-    model = nn.Sequential(nn.Linear(6, 3), nn.Softmax(1))
+    model = nn.Sequential(nn.Linear(6, 3), nn.LayerNorm(3))
     assert refusal(model, error=UnsupportedError, pruning_ratio=0.5).startswith(
-        "model: layer '1' (Softmax) is not supported; supported layers: Conv1d, "
+        "model: layer '1' (LayerNorm) is not supported; supported layers: Conv1d, "
     )
 
 

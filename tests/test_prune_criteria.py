@@ -8,7 +8,7 @@ import networks
 import numpy as np
 import pytest
 import torch
-from networks import analysed
+from networks import Forward, analysed
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -35,13 +35,51 @@ def nets() -> dict:
             nn.Sequential(*networks.mobile().float(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
             (2, 5, 5),
         ),
+        "transposed": (transposed(), (2, 3, 3)),
+        "shared": (shared(), (2, 5, 5)),
     }
+
+
+NORMS = {"cnn": {"conv1": "bn1", "conv2": "bn2"}, "transposed": {"up": "norm"}}
+
+
+def transposed() -> nn.Module:
+    """Return a transposed conv with BatchNorm, a depthwise one, and a plain one, in 3 classes."""
+    layers = networks.named(
+        up=nn.ConvTranspose2d(2, 5, 2, stride=2),
+        norm=nn.BatchNorm2d(5),
+        act=nn.PReLU(5),
+        depth=nn.ConvTranspose2d(5, 5, 3, groups=5),
+        out=nn.ConvTranspose2d(5, 3, 1, bias=False),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+    )
+    return networks.lively(nn.Sequential(layers)).float()
+
+
+def shared() -> nn.Module:
+    """Return a conv that is used twice, with a sum around its second use, in 3 classes."""
+
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        first = torch.relu(net.conv(net.stem(x)))
+        return net.fc(torch.flatten(net.pool(first + torch.relu(net.conv(first))), 1))
+
+    layers = {"stem": nn.Conv2d(2, 4, 1), "conv": nn.Conv2d(4, 4, 3, padding=1)}
+    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "fc": nn.Linear(4, 3)}
+    return networks.lively(Forward(forward, **layers)).float()
+
+
+def by_output(module: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Return weights with the outputs first; those of transposed convs are behind the inputs."""
+    dense = isinstance(module, nn.ConvTranspose2d) and module.groups == 1
+    return values.transpose(0, 1) if dense and values.dim() > 1 else values
 
 
 def row_norms(graph, name: str, norm: str | None) -> list[float]:
     """Return ||w_i * gamma_i / sqrt(var_i + eps)|| of every row, in plain Python."""
     rows = []
-    for index, row in enumerate(graph.get_submodule(name).weight.double().tolist()):
+    layer = graph.get_submodule(name)
+    for index, row in enumerate(by_output(layer, layer.weight).double().tolist()):
         values = np.asarray(row).ravel()
         scale = 1.0
         if norm:
@@ -55,7 +93,7 @@ def row_norms(graph, name: str, norm: str | None) -> list[float]:
 def test_magnitude_is_the_fused_norm_relative_to_its_layer(name):
     model, shape = nets()[name]
     graph, channels = analysed(model, 2, *shape)
-    norms = {"conv1": "bn1", "conv2": "bn2"} if name == "cnn" else {}
+    norms = NORMS.get(name, {})
     scores = magnitude(graph, channels, None)
     assert set(scores) == set(channels.writers)
     for label, rows in channels.writers.items():
@@ -97,7 +135,8 @@ def transcribed(graph, channels, split, norms: dict[str, str]) -> dict[int, floa
             for inputs, labels in batches:
                 thetas = [p for p in (module.weight, module.bias) if p is not None]
                 gradients = torch.autograd.grad(cross_entropy(graph(inputs), labels), thetas)
-                moment = sum(float((t[row] * g[row]).sum()) for t, g in zip(thetas, gradients, strict=True))
+                products = [by_output(module, t * g) for t, g in zip(thetas, gradients, strict=True)]
+                moment = sum(float(product[row].sum()) for product in products)
                 squares.append(moment**2)
             scores[label] += math.sqrt(sum(squares) / len(squares))
     return scores
@@ -109,7 +148,7 @@ def test_taylor_is_its_formula(name, samples):
     model, shape = nets()[name]
     graph, channels = analysed(model.double().eval(), 2, *shape)
     split = in_float64(networks.clusters(samples, shape).train)
-    norms = {"conv1": "bn1", "conv2": "bn2"} if name == "cnn" else {}
+    norms = NORMS.get(name, {})
     scores = taylor(graph, channels, split)
     expected = transcribed(graph, channels, split, norms)
     assert scores == pytest.approx(expected, **CLOSE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import networks
 import pytest
 import torch
-from networks import analysed, lively
+from networks import Forward, analysed, lively
 from torch import fx, nn
 
 from flow.prune.masks import Masks
@@ -43,8 +43,22 @@ def masked(model: nn.Module, layer: str, rows: list[int], *shape: int):
         (nn.BatchNorm2d(4, affine=False, track_running_stats=False), nn.ReLU()),
         (nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.ReLU()),
         (nn.MaxPool2d(2), nn.Tanh()),
+        (nn.PReLU(4), nn.Hardswish(), nn.Upsample(scale_factor=2), nn.ZeroPad2d(1)),
+        (nn.ConvTranspose2d(4, 4, 2, stride=2, groups=4), nn.BatchNorm2d(4)),
     ],
-    ids=["relu", "norm", "no affine", "no statistics", "neither", "depthwise", "pool"],
+    ids=[
+        *(
+            "relu",
+            "norm",
+            "no affine",
+            "no statistics",
+            "neither",
+            "depthwise",
+            "pool",
+            "shape",
+            "transposed",
+        ),
+    ],
 )
 @pytest.mark.parametrize("train", [False, True])
 def test_pruned_channels_compute_zero_whatever_follows(after, train):
@@ -70,6 +84,54 @@ def test_the_right_side_of_a_concatenation_computes_zero():
     found = tensors(graph, torch.randn(3, 2, 5, 5, dtype=torch.float64))
     assert not found["cat"][:, 4].any()
     assert all(found["cat"][:, index].any() for index in range(4))
+
+
+def test_rows_of_a_transposed_conv_are_along_its_second_axis():
+    model = lively(nn.Sequential(nn.ConvTranspose2d(3, 4, 2, stride=2), nn.Tanh(), nn.Conv2d(4, 2, 1)))
+    graph, _, _ = masked(model, "_0", [1, 3], 2, 3, 4, 4)
+    weight = graph.get_submodule("0").weight
+    assert not weight[:, [1, 3]].any()
+    assert torch.equal(weight[:, [0, 2]], model[0].weight[:, [0, 2]])
+    found = tensors(graph, torch.randn(2, 3, 4, 4, dtype=torch.float64))
+    assert [bool(channel.any()) for channel in found["_1"].transpose(0, 1)] == [True, False, True, False]
+
+
+def test_a_shuffled_group_computes_zero_together():
+    model = lively(nn.Sequential(nn.Conv2d(2, 6, 1), nn.ChannelShuffle(2), nn.Conv2d(6, 2, 1)))
+    graph, _, masks = masked(model, "_0", [1], 2, 2, 4, 4)
+    found = tensors(graph, torch.randn(2, 2, 4, 4, dtype=torch.float64))
+    assert len(masks.pruned) == 1
+    zero = [[i for i in range(6) if not found[name][:, i].any()] for name in ("_0", "_1")]
+    assert zero == [[1, 4], [2, 3]]
+
+
+def test_slopes_of_prelu_are_left_alone():
+    model = lively(nn.Sequential(nn.Conv2d(2, 4, 1), nn.PReLU(4), nn.Conv2d(4, 2, 1)))
+    graph, _, _ = masked(model, "_0", [1, 2], 2, 2, 4, 4)
+    assert torch.equal(graph.get_submodule("1").weight, model[1].weight)
+
+
+def test_a_layer_that_is_used_twice_computes_zero_both_times():
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return net.out(torch.cat([net.norm(net.conv(x)), net.norm(net.conv(x * x))], 1))
+
+    layers = {"conv": nn.Conv2d(2, 3, 1), "norm": nn.BatchNorm2d(3), "out": nn.Conv2d(6, 2, 1)}
+    graph, channels, masks = masked(lively(Forward(forward, **layers)), "conv", [1], 2, 2, 4, 4)
+    assert masks.pruned == {channels.labels["conv_1"][1]}
+    found = tensors(graph, torch.randn(2, 2, 4, 4, dtype=torch.float64))
+    assert [bool(channel.any()) for channel in found["cat"].transpose(0, 1)] == [True, False, True] * 2
+
+
+def test_a_gate_goes_with_what_it_scales():
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = net.a(x)
+        return net.out(y * torch.sigmoid(net.up(y.mean((2, 3)))).view(-1, 3, 1, 1))
+
+    layers = {"a": nn.Conv2d(2, 3, 1), "up": nn.Linear(3, 3), "out": nn.Conv2d(3, 2, 1)}
+    graph, _, _ = masked(lively(Forward(forward, **layers)), "a", [2], 2, 2, 4, 4)
+    assert [bool(row.any()) for row in graph.get_submodule("up").weight] == [True, True, False]
+    found = tensors(graph, torch.randn(2, 2, 4, 4, dtype=torch.float64))
+    assert [bool(channel.any()) for channel in found["mul"].transpose(0, 1)] == [True, True, False]
 
 
 def test_nothing_else_is_zeroed():

@@ -107,8 +107,9 @@ def conv(draw, channels: int, height: int, width: int, outputs: int | None = Non
             groups=groups,
             bias=draw(st.booleans()),
         )
-    groups = {"plain": 1, "depthwise": channels, "grouped": 2 - channels % 2}[kind]
-    outputs = {"plain": draw(st.integers(1, 5)), "depthwise": channels, "grouped": 4}[kind]
+    divisors = [count for count in range(1, channels + 1) if channels % count == 0]
+    groups = {"plain": 1, "depthwise": channels, "grouped": draw(st.sampled_from(divisors))}[kind]
+    outputs = {"plain": draw(st.integers(1, 8)), "depthwise": channels, "grouped": 2 * groups}[kind]
     return nn.Conv2d(
         channels,
         outputs,
@@ -244,7 +245,11 @@ def one_thread():
 )
 @given(graphs())
 def test_any_graph_stays_equal_and_never_grows(drawn):
-    model, takes_other = drawn
+    check(*drawn)
+
+
+def check(model: nn.Module, takes_other: bool) -> None:
+    """Assert what holds for every network."""
     example = torch.zeros(EXAMPLE)
     before = networks.state(model)
     result = simplify(model, example, samples=4)

@@ -141,5 +141,5 @@ def test_a_network_that_cannot_be_traced_is_rejected():
     model = networks.Forward(lambda net, x: net.fc(x) * 2, fc=nn.Linear(6, 3))
     assert refusal(model, networks.clusters(), UnsupportedError) == (
         "model: operation 'mul' (node 'mul') is not supported; "
-        "use standard torch.nn layers, x + y, torch.cat over channels, or flatten"
+        "use standard torch.nn layers, x + y, x * y, torch.cat over channels, or flatten"
     )

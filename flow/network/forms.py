@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 else:
     Example = Any
 """One input tensor, or one a network input in a tuple; each with a batch dimension."""
+Seen = dict[str, Any]
+"""Node name -> the shape of its tensor, a list of shapes, or its value where it is no tensor."""
 
 _SHARED = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 _CONV = (*_SHARED, "padding_mode")

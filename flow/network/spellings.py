@@ -7,14 +7,12 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flow.network.forms import add_module, calls, evaluating, kind, output_node, tidy
+from flow.network.forms import Seen, add_module, calls, evaluating, kind, output_node, tidy
+from flow.network.layers import standardize
 
 if TYPE_CHECKING:
     import torch
     from torch import fx, nn
-
-Seen = dict[str, Any]
-"""Node name -> the shape of its tensor, a list of shapes, or its value where it is no tensor."""
 
 _NEUTRAL = ("inplace", "return_indices", "training", "dtype", "_stacklevel", "memory_format", "antialias")
 _RESHAPES = ("flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous")
@@ -40,13 +38,7 @@ def normalize(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> Seen:
                 node.kwargs = {key: value for key, value in node.kwargs.items() if key != first}
             if node.args:
                 _rewrite(graph, node, seen)
-    for name, module in list(graph.named_modules()):
-        if made := _twin(module):
-            graph.set_submodule(name, made.train(module.training))
-        elif kind(module) == "Softmax" and module.dim == -1:
-            _softmax_over_channels(graph, name, module, seen)
-        elif getattr(module, "inplace", False):
-            module.inplace = False
+    standardize(graph, seen)
     end = output_node(graph)
     result: Any = end.args[0]
     if isinstance(result, list | tuple | dict):
@@ -54,22 +46,6 @@ def normalize(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> Seen:
         end.args = (results[0] if len(results) == 1 else results,)
     tidy(graph)
     return seen
-
-
-def _twin(module: nn.Module) -> nn.Module | None:
-    """Return the module of `forms.MODULES` that does the same as one outside, or None."""
-    from torch import nn
-
-    options: Any = module
-    if kind(module) in ("Dropout1d", "Dropout2d"):
-        return nn.Dropout(options.p)
-    if kind(module) == "Softmax2d":
-        return nn.Softmax(1)
-    if kind(module) in ("UpsamplingNearest2d", "UpsamplingBilinear2d"):
-        return nn.Upsample(options.size, options.scale_factor, options.mode, options.align_corners)
-    if kind(module) in ("ConstantPad1d", "ConstantPad2d") and options.value == 0:
-        return {"1": nn.ZeroPad1d, "2": nn.ZeroPad2d}[kind(module)[-2]](options.padding)
-    return None
 
 
 def _look(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> Seen:
@@ -112,6 +88,8 @@ def _rewrite(graph: fx.GraphModule, node: fx.Node, seen: Seen) -> None:
         node.replace_all_uses_with(source)
     elif name in ("truediv", "div"):
         _sixth(graph, node, seen)
+    elif name == "batch_norm":
+        _batch_norm(graph, node, seen)
     elif name == "mean":
         _mean(graph, node, seen)
     elif module := _module(node, name.removesuffix("_"), seen):
@@ -185,12 +163,6 @@ def _softmax(shape: Any, options: dict[str, Any]) -> nn.Module | None:
     return nn.Softmax(1) if options.get("dim") in (1, 1 - len(shape)) else None
 
 
-def _softmax_over_channels(graph: fx.GraphModule, name: str, module: Any, seen: Seen) -> None:
-    nodes = [n for n in graph.graph.nodes if n.op == "call_module" and n.target == name]
-    if all(len(seen.get(n.name, (0, 0))) == 2 for n in nodes):
-        module.dim = 1
-
-
 def _pad(shape: Any, options: dict[str, Any]) -> nn.Module | None:
     from torch import nn
 
@@ -250,6 +222,30 @@ _JOINS: dict[str, Callable[[Any, Any, Seen], None]] = {
     **dict.fromkeys(("mul", "imul", "mul_"), _mul),
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
 }
+
+
+def _batch_norm(graph: fx.GraphModule, node: fx.Node, seen: Seen) -> None:
+    """Turn ``F.batch_norm``, as subclasses of BatchNorm call it, into a BatchNorm of its own."""
+    import torch
+    from torch import nn
+
+    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+    options: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given = {name: options[name] for name in names[1:5] if options.get(name) is not None}
+    kinds: Any = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}
+    shape = seen[options["input"].name]
+    attributes = all(getattr(value, "op", "") == "get_attr" for value in given.values())
+    if not attributes or len(shape) not in kinds or len(given) not in (2, 4) or "running_var" not in given:
+        return
+    tensors = {name: operator.attrgetter(value.target)(graph).detach() for name, value in given.items()}
+    made = kinds[len(shape)](
+        shape[1], options.get("eps", 1e-5), options.get("momentum", 0.1), affine=len(given) == 4
+    ).to(tensors["running_var"])
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            getattr(made, name).copy_(tensor)
+    node.args = (options["input"],)
+    _replace(graph, node, seen, made)
 
 
 def _sixth(graph: fx.GraphModule, node: fx.Node, seen: Seen) -> None:

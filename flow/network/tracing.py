@@ -10,6 +10,7 @@ from flow.errors import ConfigError, UnsupportedError
 from flow.network.forms import (
     MODULES,
     Example,
+    Seen,
     as_inputs,
     evaluating,
     is_join,
@@ -17,7 +18,7 @@ from flow.network.forms import (
     like_weights,
     output_node,
 )
-from flow.network.spellings import Seen, normalize
+from flow.network.spellings import normalize
 
 if TYPE_CHECKING:
     import torch

@@ -81,8 +81,14 @@ def _without(
     adds = calls(node, "add")
     if np.all(value == (0 if adds else 1)):
         return other
-    if _alone(graph, [other]) and len(other.users) == 1:
-        producer = graph.get_submodule(str(other.target))
+    shape = shapes[node.name]
+    parameters, macs = _cost(graph, _private(steady, other, node), shapes)
+    producer = graph.get_submodule(str(other.target)) if _alone(graph, [other]) else None
+    if (
+        producer is not None
+        and len(other.users) == 1
+        and (producer.bias is not None or parameters >= shape[1])
+    ):
         graph.set_submodule(str(other.target), _moved(producer, value, adds))
         return other
     if not adds and _alone(graph, list(node.users)):
@@ -92,8 +98,6 @@ def _without(
             factors = torch.from_numpy(value).to(weights.dtype).reshape(len(weights), 1, -1, 1)
             graph.set_submodule(str(user.target), with_blocks(reader, weights * factors, reader.bias))
         return other
-    shape = shapes[node.name]
-    parameters, macs = _cost(graph, _private(steady, other, node), shapes)
     if len(shape) < 3 or parameters < (2 if adds else 1) * shape[1] or macs < math.prod(shape[1:]):
         return None
     with graph.graph.inserting_before(node):

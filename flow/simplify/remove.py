@@ -11,7 +11,7 @@ import numpy as np
 from flow.channels import Channels, is_depthwise
 from flow.network import NORMS, WEIGHTED, blocks, calls, kind, share, tidy, uses, with_blocks
 from flow.simplify.constants import State
-from flow.simplify.survivors import Reader, live_groups, readers, stand_in, survivors
+from flow.simplify.survivors import Reader, Survivors, readers, stand_in, survivors
 
 if TYPE_CHECKING:
     import torch
@@ -27,48 +27,43 @@ def remove_dead(
     takes over, or reads one for which another channel stands (see `flow.simplify.survivors`).
     """
     mixers = readers(graph, channels, states)
-    alive = survivors(graph, channels, states, mixers)
-    if all(alive[labels].all() for labels in channels.labels.values()):
+    left = survivors(graph, channels, states, mixers)
+    if all(left.alive[labels].all() for labels in channels.labels.values()):
         return graph, False
     graph = share(graph)
     for reader in mixers:
-        living = alive[reader.outputs]
-        if living.any() and not (living.all() and alive[reader.inputs].all()):
-            graph.set_submodule(reader.name, _shrunk(reader, alive))
+        same = left.keeps(reader.inputs) and left.keeps(reader.outputs)
+        if not same and left.alive[reader.outputs].any():
+            graph.set_submodule(reader.name, _shrunk(reader, left))
     mixing = {reader.name for reader in mixers}
     for name, nodes in uses(graph).items():
-        keep = alive[channels.labels[nodes[0].name]]
-        if name not in mixing and keep.any() and not keep.all():
-            graph.set_submodule(name, _narrowed(graph.get_submodule(name), keep))
-    _relink(graph, channels, alive)
+        labels = channels.labels[nodes[0].name]
+        if name not in mixing and left.alive[labels].any() and not left.keeps(labels):
+            graph.set_submodule(name, _narrowed(graph.get_submodule(name), left.order(labels), len(labels)))
+    _relink(graph, channels, left.alive)
     tidy(graph)
     return graph, True
 
 
-def _shrunk(reader: Reader, alive: np.ndarray) -> Any:
+def _shrunk(reader: Reader, left: Survivors) -> Any:
     """Return the layer with its living rows and columns, and what the others gave it."""
     import torch
 
     weights = blocks(reader.module).clone()
-    groups, outputs, inputs, _ = weights.shape
+    _, outputs, inputs, _ = weights.shape
     bias = reader.module.bias
     bias = None if bias is None else bias.detach().clone()
-    columns = alive[reader.inputs]
-    _stand_in_for(reader, weights, alive)
-    extra = _absorbed(reader, weights, ~columns)
+    _stand_in_for(reader, weights, left.alive)
+    extra = _absorbed(reader, weights, ~left.alive[reader.inputs])
     if extra is not None:
         bias = extra if bias is None else bias + extra
-    kept = np.flatnonzero(live_groups(reader, alive)) if groups > 1 else np.array([0])
-    rows_of = [np.flatnonzero(alive[reader.outputs].reshape(groups, outputs)[g]) for g in kept]
-    columns_of = [np.flatnonzero(columns.reshape(groups, inputs)[g]) for g in kept]
-    parts = [
-        weights[g].index_select(0, torch.from_numpy(rows)).index_select(1, torch.from_numpy(columns))
-        for g, rows, columns in zip(kept, rows_of, columns_of, strict=True)
-    ]
-    rows = np.concatenate([g * outputs + rows for g, rows in zip(kept, rows_of, strict=True)])
-    return with_blocks(
-        reader.module, torch.stack(parts), None if bias is None else bias[torch.from_numpy(rows)]
-    )
+    groups = len(left.packs.get(reader.name, [0]))
+    rows = torch.from_numpy(left.order(reader.outputs)).reshape(groups, -1, 1)
+    columns = torch.from_numpy(left.order(reader.inputs)).reshape(groups, 1, -1)
+    chosen = weights[rows // outputs, rows % outputs, columns % inputs]
+    if groups < len(weights):
+        chosen = chosen * (rows // outputs == columns // inputs).unsqueeze(-1)
+    return with_blocks(reader.module, chosen, None if bias is None else bias[rows.reshape(-1)])
 
 
 def _stand_in_for(reader: Reader, weights: torch.Tensor, alive: np.ndarray) -> None:
@@ -96,17 +91,17 @@ def _absorbed(reader: Reader, weights: torch.Tensor, removed: np.ndarray) -> tor
     return extra.reshape(-1) if bool(extra.any()) else None
 
 
-def _narrowed(module: Any, keep: np.ndarray) -> Any:
-    """Return a layer that keeps channels apart, with some of them."""
+def _narrowed(module: Any, order: np.ndarray, before: int) -> Any:
+    """Return a layer that keeps channels apart with some of its ``before`` channels, in an order."""
     import torch
 
-    count = int(keep.sum())
-    chosen = torch.from_numpy(np.flatnonzero(keep))
+    count = len(order)
+    chosen = torch.from_numpy(order)
     what = kind(module)
     if what == "Unflatten":
         return torch.nn.Unflatten(1, (count, *module.unflattened_size[1:]))
     norm, depthwise = what in NORMS, what in WEIGHTED and is_depthwise(module)
-    slopes = what == "PReLU" and module.num_parameters == len(keep) and len(keep) > 1
+    slopes = what == "PReLU" and module.num_parameters == before > 1
     if not (norm or depthwise or slopes):
         return module
     made = copy.deepcopy(module)

@@ -18,6 +18,7 @@ from flow.channels import Channels, input_labels, is_depthwise
 from flow.network import calls, kind, uses
 from flow.network.forms import WEIGHTED
 from flow.simplify.constants import State, absorbable, reads
+from flow.simplify.packing import fits, live_groups, living, movable, order, pack, ranks
 
 if TYPE_CHECKING:
     from torch import fx
@@ -44,6 +45,10 @@ class Reader:
     @property
     def groups(self) -> int:
         return len(self.reads)
+
+    @property
+    def positions(self) -> int:
+        return int(self.module.weight[0, 0].numel())
 
     def needed(self, alive: np.ndarray) -> np.ndarray:
         """Return the input channels that living rows read and the bias cannot take over."""
@@ -87,12 +92,30 @@ def _common(states: list[State]) -> State:
     return State(np.where(same, first.value, np.nan), np.zeros(len(first.value), dtype=int))
 
 
+@dataclass(frozen=True)
+class Survivors:
+    """Arrays by label: which live, and in which order; and the old groups of each new one, by layer."""
+
+    alive: np.ndarray
+    rank: np.ndarray
+    packs: Mapping[str, list[np.ndarray]]
+
+    def order(self, labels: np.ndarray) -> np.ndarray:
+        """Return the living channels of a tensor in their new order."""
+        return order(labels, self.alive, self.rank)
+
+    def keeps(self, labels: np.ndarray) -> bool:
+        """Tell whether a tensor stays as it is."""
+        return bool(self.alive[labels].all()) and not self.rank[labels].any()
+
+
 def survivors(
     graph: fx.GraphModule, channels: Channels, states: Mapping[str, State], mixers: tuple[Reader, ...]
-) -> np.ndarray:
-    """Return for each label whether it lives; a tensor that no one reads loses all, others keep one at least."""
+) -> Survivors:
+    """Return what lives; a tensor that no one reads loses all channels, others keep one at least."""
     alive = np.zeros(1 + max(int(array.max()) for array in channels.labels.values()), dtype=bool)
     alive[list(channels.pinned)] = True
+    packs: dict[str, list[np.ndarray]] = {}
 
     def grows(step: Callable[[], None]) -> bool:
         before = int(alive.sum())
@@ -102,12 +125,12 @@ def survivors(
     steps: tuple[Callable[[], None], ...] = (  # the later ones pick, so they wait for all that must live
         lambda: _spread(mixers, alive),
         lambda: _stand_in(mixers, alive),
-        lambda: _balance(mixers, alive),
         lambda: _keep_tensors(graph, channels, states, alive),
+        lambda: _balance(mixers, channels, alive, packs),
     )
     while any(grows(step) for step in steps):
         pass
-    return alive
+    return Survivors(alive, ranks(packs, mixers, len(alive)), packs)
 
 
 def _spread(mixers: tuple[Reader, ...], alive: np.ndarray) -> None:
@@ -134,19 +157,26 @@ def stand_in(reader: Reader, members: np.ndarray, alive: np.ndarray) -> int:
     return int(members[np.argmax(sizes)])
 
 
-def live_groups(reader: Reader, alive: np.ndarray) -> np.ndarray:
-    """Return the groups of a grouped conv that keep a channel at either end."""
-    sides = (alive[side].reshape(reader.groups, -1).any(axis=1) for side in (reader.inputs, reader.outputs))
-    return np.asarray(np.logical_or(*sides))
-
-
-def _balance(mixers: tuple[Reader, ...], alive: np.ndarray) -> None:
-    """Give every group of a grouped conv that stays as many channels as the largest."""
+def _balance(
+    mixers: tuple[Reader, ...], channels: Channels, alive: np.ndarray, packs: dict[str, list[np.ndarray]]
+) -> None:
+    """Give every group of a grouped conv as many channels as the largest; once chosen, the groups stay."""
+    claimed = {int(label) for r in mixers if r.name in packs for label in (*r.inputs, *r.outputs)}
     for reader in mixers:
-        groups = np.flatnonzero(live_groups(reader, alive)) if reader.groups > 1 else np.array([], dtype=int)
-        for side in (reader.inputs, reader.outputs):
-            labels = side.reshape(reader.groups, -1)[groups]
-            width = max(1, int(alive[labels].sum(axis=1).max(initial=0)))
+        if reader.groups == 1:
+            continue
+        ends = (reader.inputs, reader.outputs)
+        packed = packs.get(reader.name, [])
+        if sum(map(len, packed)) != len(live_groups(reader, alive)):
+            others = set() if reader.name in packs else claimed
+            free = all(movable(end, channels) and others.isdisjoint(end.tolist()) for end in ends)
+            packed = packs[reader.name] = pack(reader, mixers, alive, free)
+            claimed |= {int(label) for end in ends for label in end}
+        if not fits(reader, living(reader, alive, np.arange(reader.groups)), packed):
+            packed = packs[reader.name] = [np.array([group]) for group in live_groups(reader, alive)]
+        for end in ends:
+            labels = [end.reshape(reader.groups, -1)[members].reshape(-1) for members in packed]
+            width = max([1, *(int(alive[row].sum()) for row in labels)])
             for row in labels:
                 missing = width - int(alive[row].sum())
                 alive[row[~alive[row]][: max(missing, 0)]] = True
