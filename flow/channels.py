@@ -171,10 +171,10 @@ def _rearranged(
         for part in parts[1:]:
             made.merge(parts[0], part)
         return parts.T.reshape(-1)
-    if what == "Softmax":
+    if what in ("Softmax", "LogSoftmax"):
         _require(
             module.dim == 1,
-            f"channels: layer {name!r} (Softmax) must be over dimension 1, not {module.dim}; change the network",
+            f"channels: layer {name!r} ({what}) must be over dimension 1, not {module.dim}; change the network",
         )
         made.pinned.extend(source)
     return source

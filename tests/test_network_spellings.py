@@ -98,6 +98,7 @@ SPELLINGS = {
     ),
     "x * h_sigmoid": (lambda net, x: net.c(x) * (F.relu6(x + 3) / 6), ["Hardsigmoid", "mul"]),
     "x * sigmoid(x)": (lambda net, x: (lambda y: y * torch.sigmoid(y))(net.c(x)), ["Sigmoid", "mul"]),
+    "F.log_softmax": (lambda net, x: F.log_softmax(net.c(x), dim=1), ["LogSoftmax"]),
     "F.softmax": (lambda net, x: F.softmax(net.c(x), dim=1), ["Softmax"]),
     "x.softmax(-3)": (lambda net, x: net.c(x).softmax(-3), ["Softmax"]),
     "F.dropout": (lambda net, x: F.dropout(net.c(x), 0.3, net.training), ["Dropout"]),

@@ -76,7 +76,7 @@ def test_a_dead_chain_leaves_a_concatenation_as_a_whole():
     assert widths(small(model, IMAGE, OTHER_SIZE)) == {"c": (2, 2), "out": (4, 2)}
 
 
-@pytest.mark.parametrize("head", [nn.Identity(), nn.Softmax(1)])
+@pytest.mark.parametrize("head", [nn.Identity(), nn.Softmax(1), nn.LogSoftmax(1)])
 def test_a_network_that_becomes_constant_says_so(head):
     model = lively(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), head))
     fill(model[0], rows(model[0]), 0, 0.4)

@@ -59,6 +59,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "BatchNorm2d": _NORM,
     **ELEMENTWISE,
     "Softmax": ("dim",),
+    "LogSoftmax": ("dim",),
     "MaxPool1d": _MAX,
     "MaxPool2d": _MAX,
     "AvgPool1d": _AVG,

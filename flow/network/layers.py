@@ -15,7 +15,7 @@ def standardize(graph: fx.GraphModule, seen: Seen) -> None:
     for name, module in list(graph.named_modules()):
         if made := _twin(module):
             graph.set_submodule(name, made.train(module.training))
-        elif kind(module) == "Softmax" and module.dim == -1:
+        elif kind(module) in ("Softmax", "LogSoftmax") and module.dim == -1:
             _softmax_over_channels(graph, name, module, seen)
         elif getattr(module, "inplace", False):
             module.inplace = False

@@ -149,7 +149,8 @@ def _calls() -> dict[str, tuple[Callable[[Any, dict[str, Any]], nn.Module | None
         table[name] = plain(make), ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
     for name in ("dropout", "dropout1d", "dropout2d"):
         table[name] = lambda shape, options: nn.Dropout(options.get("p", 0.5)), ("p", "training")
-    table["softmax"] = _softmax, ("dim",)
+    table["softmax"] = _over_channels(nn.Softmax), ("dim",)
+    table["log_softmax"] = _over_channels(nn.LogSoftmax), ("dim",)
     table["interpolate"] = plain(nn.Upsample), ("size", "scale_factor", "mode", "align_corners")
     for name in ("clamp", "clip"):
         table[name] = lambda shape, options: nn.Hardtanh(options["min"], options["max"]), ("min", "max")
@@ -157,10 +158,8 @@ def _calls() -> dict[str, tuple[Callable[[Any, dict[str, Any]], nn.Module | None
     return table
 
 
-def _softmax(shape: Any, options: dict[str, Any]) -> nn.Module | None:
-    from torch import nn
-
-    return nn.Softmax(1) if options.get("dim") in (1, 1 - len(shape)) else None
+def _over_channels(make: type[nn.Module]) -> Callable[[Any, dict[str, Any]], nn.Module | None]:
+    return lambda shape, options: make(1) if options.get("dim") in (1, 1 - len(shape)) else None  # type: ignore[call-arg]
 
 
 def _pad(shape: Any, options: dict[str, Any]) -> nn.Module | None:
@@ -313,10 +312,10 @@ def _reshape(graph: fx.GraphModule, node: fx.Node, seen: Seen) -> None:
     swapped = _swaps(root, len(before))
     if before == after and len(after) != 2 and not swapped:
         node.replace_all_uses_with(root)
-    elif (
-        len(after) == 2 and not swapped
-    ):  # even if it mixes samples: `trace` finds that, and says what to write
-        _replace(graph, node, seen, nn.Flatten())
+    elif len(after) == 2 and not swapped:
+        _replace(
+            graph, node, seen, nn.Flatten()
+        )  # if it mixes samples, `trace` finds that and says what to write
     elif len(before) == 2 and len(after) in (3, 4) and after == (*before, *[1] * (len(after) - 2)):
         _replace(graph, node, seen, nn.Unflatten(1, after[1:]))
     elif swapped:

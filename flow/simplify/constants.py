@@ -103,7 +103,7 @@ def _through(module: Any, state: State, shape: tuple[int, ...]) -> State:
     if what == "ChannelShuffle":
         parts = (state.value.reshape(module.groups, -1), state.pattern.reshape(module.groups, -1))
         return State(*(part.T.reshape(-1) for part in parts))
-    if what == "Softmax" or (what in NORMS and module.running_mean is None):
+    if what in ("Softmax", "LogSoftmax") or (what in NORMS and module.running_mean is None):
         return plain(np.full_like(uniform, np.nan))  # its statistics are the batch's, or all channels'
     if "Pool" in what or what in ("Upsample", "Unflatten"):
         return plain(uniform)
