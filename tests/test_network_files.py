@@ -37,6 +37,7 @@ ELEMENTWISE = {
     "Dropout": nn.Dropout(0.2),
     "Identity": nn.Identity(),
     "Softmax": nn.Softmax(1),
+    "LogSoftmax": nn.LogSoftmax(1),
     "ChannelShuffle": nn.ChannelShuffle(3),
 }
 """Layers that leave the shape as it is, with no option at its default."""
