@@ -10,10 +10,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flow.compress import compress
+    from flow.compress import load as load_weights
     from flow.convert import convert
     from flow.data import load as load_data
     from flow.emulate import emulate
     from flow.errors import ConfigError, FlowError, MismatchError, ToolError, UnsupportedError
+    from flow.onnx_model import read as read_onnx
+    from flow.onnx_model import write as write_onnx
     from flow.pipeline import run
     from flow.prune import prune
     from flow.quantize import quantize
@@ -27,17 +31,27 @@ __all__ = [
     "MismatchError",
     "ToolError",
     "UnsupportedError",
+    "compress",
     "convert",
     "emulate",
     "load_data",
+    "load_weights",
     "prune",
     "quantize",
+    "read_onnx",
     "run",
     "simplify",
     "synthesize",
     "train",
+    "write_onnx",
 ]
-_HOMES = {"load_data": ("data", "load"), "run": ("pipeline", "run")}
+_HOMES = {
+    "load_data": ("data", "load"),
+    "load_weights": ("compress", "load"),
+    "read_onnx": ("onnx_model", "read"),
+    "run": ("pipeline", "run"),
+    "write_onnx": ("onnx_model", "write"),
+}
 
 
 class _Package(ModuleType):

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="From a trained network to a proven bitstream: prune, simplify, quantize, convert, emulate, synthesize.",
+    help="From a trained network to a proven bitstream: prune, simplify, quantize, compress, convert, "
+    "emulate, synthesize.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -30,7 +31,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="In place of the config's.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the stages: train, prune, simplify, quantize, convert, emulate, synthesize.
+    """Run the stages: train, prune, simplify, quantize, compress, convert, emulate, synthesize.
 
     A stage whose inputs, options and versions are unchanged comes from the output folder.
     """

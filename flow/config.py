@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flow.compress import compress
 from flow.convert import convert
 from flow.data import load as load_data
 from flow.emulate import emulate
 from flow.errors import ConfigError
+from flow.onnx_model import check_opset, write
 from flow.prune import prune
 from flow.quantize import quantize
 from flow.simplify import simplify
@@ -36,7 +38,7 @@ _FILLED = (
         "inputs",
         "expected",
     ),
-    *("labels", "base", "hls", "clock_period_ns", "build_folder"),
+    *("labels", "base", "hls", "clock_period_ns", "build_folder", "graph", "path"),
 )
 """Arguments that the pipeline fills in itself."""
 
@@ -45,7 +47,9 @@ TABLES: dict[str, Callable[..., Any]] = {
     "train": train,
     "prune": prune,
     "simplify": simplify,
+    "onnx": write,
     "quantize": quantize,
+    "compress": compress,
     "convert": convert,
     "emulate": emulate,
     "synthesize": synthesize,
@@ -57,7 +61,7 @@ _TOP: dict[str, Any] = {
     "board": str,
     "synth_clk_period_ns": float | None,
 }
-_MODEL: dict[str, Any] = {"source": str, "checkpoint": str | None}
+_MODEL: dict[str, Any] = {"source": str, "checkpoint": str | None, "onnx": str}
 
 DEMO: dict[str, Any] = {
     "name": "digits",
@@ -125,10 +129,7 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
     _known(model, tuple(_MODEL), "[model]")
     for key, kind in _MODEL.items():
         _typed(model, key, kind, "[model]")
-    if "source" not in model:
-        raise ConfigError(
-            "[model]: source must name a function as 'package.module:function', not be left out"
-        )
+    _check_model(model)
     tables = {}
     for name, function in TABLES.items():
         table = _table(values, name)
@@ -139,6 +140,7 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
         tables[name] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
         }
+    check_opset(int(_table(values, "onnx").get("opset", 13)))
     return Config(
         name=values.get("name", "run"),
         seed=values.get("seed", 0),
@@ -152,6 +154,19 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
     )
 
 
+def _check_model(model: Mapping[str, Any]) -> None:
+    if "source" not in model and "onnx" not in model:
+        raise ConfigError(
+            "[model]: source must name a function as 'package.module:function', not be left out; or name "
+            "a file with onnx"
+        )
+    for other in ("source", "checkpoint"):
+        if "onnx" in model and other in model:
+            raise ConfigError(
+                f"[model]: onnx must stand alone, not beside {other}: the file holds network and weights; remove one"
+            )
+
+
 def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     table = values.get(name, {})
     if not isinstance(table, Mapping):
@@ -163,7 +178,7 @@ def _known(values: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> N
     for key in values:
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(allowed)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(allowed) or 'none'}"
             raise ConfigError(f"{where}: key {key!r} is not known; {hint}")
 
 

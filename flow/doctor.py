@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flow import boards
+from flow.compress import INSTALL
 from flow.errors import ConfigError
 from flow.plan import find, program_version
 from flow.resources import data_folder
@@ -26,6 +27,7 @@ _PACKAGES = {
     "onnxruntime": "quantize, convert, emulate: runs float operators of QONNX",
     "onnxoptimizer": "quantize: needed by the export",
     "hls4ml": "convert: C++ for HLS",
+    "nncodec": f"compress: NNC coding of the weights (optional; {INSTALL})",
     "scikit-learn": "data: digits and OpenML",
     "jinja2": "report",
 }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime
 import errno
-import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +18,7 @@ from flow.boards import load as load_board
 from flow.config import Config, load
 from flow.data import fingerprint
 from flow.errors import ConfigError
+from flow.model_source import digest, enters_quantized
 from flow.plan import find, program_version, require
 from flow.resources import data_folder
 from flow.store import Entry, Store, hashes, text_digest, write_atomically
@@ -42,7 +42,13 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage("train", steps.train, (), packages=("torch", "numpy"), uses_data=True),
     Stage("prune", steps.prune, ("train",), packages=("torch", "numpy"), uses_data=True),
-    Stage("simplify", steps.simplify, ("prune",), packages=("torch", "numpy"), uses_data=True),
+    Stage(
+        "simplify",
+        steps.simplify,
+        ("prune",),
+        packages=("torch", "numpy", "onnx", "onnxruntime"),
+        uses_data=True,
+    ),
     Stage(
         "quantize",
         steps.quantize,
@@ -50,6 +56,7 @@ STAGES: tuple[Stage, ...] = (
         packages=("torch", "brevitas", "qonnx", "onnx"),
         uses_data=True,
     ),
+    Stage("compress", steps.compress, ("quantize",), packages=("nncodec", "qonnx", "onnx")),
     Stage("convert", steps.convert, ("quantize",), packages=("hls4ml", "qonnx", "onnx"), uses_board=True),
     Stage(
         "emulate",
@@ -99,10 +106,12 @@ def run(
     checked = load(config)
     if seed is not None:
         checked = Config(**{**vars(checked), "seed": seed})
+    stages = stages_of(checked)
+    names = [stage.name for stage in stages]
     for name in (first, last):
-        if name is not None and name not in NAMES:
+        if name is not None and name not in names:
             raise ConfigError(
-                f"run: stage must be one of {', '.join(NAMES)}, not {name!r}; correct --from or --to"
+                f"run: stage must be one of {', '.join(names)}, not {name!r}; correct --from or --to"
             )
     folder = Path(out) if out is not None else Path("runs") / checked.name
     board = load_board(checked.board)
@@ -111,25 +120,41 @@ def run(
     store = Store(folder)
     with store.locked():
         try:
-            return _run(checked, folder, store, first, last, listener or (lambda *_: None))
+            return _run(checked, folder, store, stages, first, last, listener or (lambda *_: None))
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise store.no_room() from error
             raise
 
 
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """Return the stages of a run: a network that is quantized already starts at quantize."""
+    if not enters_quantized(config):
+        return STAGES
+    place = NAMES.index("quantize")
+    adopt = replace(STAGES[place], step=steps.adopt, reads=(), packages=("qonnx", "onnx", "onnxruntime"))
+    return (adopt, *STAGES[place + 1 :])
+
+
 def _run(
-    config: Config, out: Path, store: Store, first: str | None, last: str | None, listener: Listener
+    config: Config,
+    out: Path,
+    store: Store,
+    stages: tuple[Stage, ...],
+    first: str | None,
+    last: str | None,
+    listener: Listener,
 ) -> Manifest:
     started = time.perf_counter()
     entries: dict[str, Entry] = {}
     cached: dict[str, bool] = {}
-    stages = STAGES[: NAMES.index(last) + 1] if last else STAGES
+    names = [stage.name for stage in stages]
+    stages = stages[: names.index(last) + 1] if last else stages
     if any(stage.name == "emulate" for stage in stages):
         require(_compiler(config), "emulate")
     for stage in stages:
         key = _key(stage, config, entries)
-        anew = first is not None and NAMES.index(stage.name) >= NAMES.index(first)
+        anew = first is not None and names.index(stage.name) >= names.index(first)
         entry = None if anew else store.find(stage.name, key)
         cached[stage.name] = entry is not None
         if entry is None:
@@ -184,8 +209,10 @@ def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
         parts["data"] = [data, print_, config.seed, config.threads]
     if stage.uses_board:
         parts["board"] = [repr(load_board(config.board)), config.synth_clk_period_ns]
-    if stage.name == "train":
-        parts["model"] = [dict(config.model), _model_digest(config)]
+    if stage.name == "simplify":
+        parts["onnx"] = config.options("onnx")
+    if not stage.reads:
+        parts["model"] = [dict(config.model), digest(config)]
     if stage.name == "convert":
         parts["hls"] = config.hls
     return text_digest(json.dumps(parts, sort_keys=True, default=str))
@@ -207,30 +234,6 @@ def code_digest() -> str:
         }
     )
     return text_digest(json.dumps(parts))
-
-
-def _model_digest(config: Config) -> dict[str, Any]:
-    """Return hashes of the Python files beside the network's and of the checkpoint."""
-    found: dict[str, Any] = {}
-    top = config.model["source"].partition(":")[0].partition(".")[0]
-    local = config.base / f"{top}.py"
-    if local.is_file():
-        found = {
-            path.name: text_digest(path.read_text("utf-8", "replace"))
-            for path in sorted(config.base.glob("*.py"))
-        }
-    elif (config.base / top).is_dir():
-        found = {name: digest for name, digest in hashes(config.base / top).items() if name.endswith(".py")}
-    elif top and top != "flow" and (spec := importlib.util.find_spec(top)) and spec.origin:
-        origin = Path(spec.origin)
-        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-        found = {str(path): text_digest(path.read_text("utf-8", "replace")) for path in files}
-    checkpoint = config.base / config.model.get("checkpoint", "")
-    if checkpoint.is_file():
-        import hashlib
-
-        found["checkpoint"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    return found
 
 
 def package_version(name: str) -> str | None:
@@ -259,8 +262,8 @@ def _manifest(
             **{k: dict(v) for k, v in config.tables.items()},
         },
         "board": steps.board_facts(config.board),
-        "data": {"name": config.options("data").get("train", "digits"), **figures["train"]["samples"]},
-        "accuracy": {"float": figures["train"]["accuracy"]},
+        "data": {"name": config.options("data").get("train", "digits"), **_sizes(figures)},
+        "accuracy": {"float": figures["train"]["accuracy"]} if "train" in figures else {},
         "layers": steps.layer_rows(entries),
         "seconds": {
             **{name: round(entry.seconds, 3) for name, entry in entries.items()},
@@ -280,8 +283,11 @@ def _manifest(
             figures["simplify"]["parameters"],
         )
         manifest["simplify"] = {"kept": figures["simplify"]["kept"]}
+        manifest["onnx"] = figures["simplify"]["onnx"]
     if "quantize" in figures:
         manifest["accuracy"]["quantized"] = figures["quantize"]["accuracy"]
+    if "compress" in figures:
+        manifest["compress"] = dict(figures["compress"])
     manifest["equality"] = _equality(figures)
     if "convert" in figures:
         manifest["hls"] = {
@@ -296,13 +302,19 @@ def _manifest(
     return manifest
 
 
+def _sizes(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return the samples of every split, from the first stage."""
+    first = figures["train"]["samples"] if "train" in figures else figures["quantize"]["sizes"]
+    return dict(first)
+
+
 def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the equality chain: what was compared, over how many samples, and the largest difference."""
     hops = []
     if "simplify" in figures:
         values = figures["simplify"]
         hops.append(_hop("pruned = simplified", values["samples"], values["max_error"], "relative"))
-    if "quantize" in figures:
+    if "quantize" in figures and "simplify" in figures:
         hops.append(_hop("torch = QONNX", figures["quantize"]["samples"], 0, "LSB"))
     equality: dict[str, Any] = {"hops": hops}
     if "emulate" in figures:
@@ -314,6 +326,9 @@ def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             "layers": values["layers"],
             "layer_samples": values["layer_samples"],
         }
+    if figures.get("compress", {}).get("status") == "done":
+        hop = _hop("weights = decoded", figures["compress"]["tensors"], 0, "LSB")
+        hops.append({**hop, "counted": "tensor"})
     return equality
 
 

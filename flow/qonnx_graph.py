@@ -13,7 +13,7 @@ import numpy as np
 
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.names import identifier
-from flow.types import Progress, silent
+from flow.types import Coded, FixedPoint, Progress, silent
 
 CHANNELS_LAST = "qonnx.custom_op.channels_last"
 BATCH = 64
@@ -65,6 +65,31 @@ def clean(source: Path, target: Path, names: Sequence[tuple[str, str]]) -> None:
     model = load(source)
     del model.graph.output[1:]  # scale, zero point and width of the last tensor: constants
     _mark(model, [(_KINDS[kind], name) for kind, name in names if kind in _KINDS])
+    with quiet():
+        model = cleanup_model(model)
+    _name_nodes(model)
+    model.save(str(target))
+
+
+def clean_named(source: Path, target: Path) -> None:
+    """Fold constants, infer shapes, and keep the names that a file's nodes have, made fit for C++.
+
+    Args:
+        source: a file of somebody's own.
+        target: where the cleaned file goes.
+    """
+    from qonnx.util.cleanup import cleanup_model
+
+    model = load(source)
+    taken = {model.graph.input[0].name.lower()}
+    for node in compute_nodes(model):
+        first = name = identifier(node.name or node.op_type)
+        count = 0
+        while name.lower() in taken:
+            count += 1
+            name = f"{first}_{count}"
+        taken.add(name.lower())
+        node.doc_string = name
     with quiet():
         model = cleanup_model(model)
     _name_nodes(model)
@@ -162,6 +187,48 @@ def to_channels_last(model: Any) -> Any:
 def compute_nodes(model: Any) -> list[Any]:
     """Return the nodes that are not quantizers, in the graph's order."""
     return [node for node in model.graph.node if node.op_type != "Quant"]
+
+
+def weights(model: Any) -> dict[tuple[str, str], Coded]:
+    """Return the integers of every Conv and Gemm node, by (node name, ``weight`` or ``bias``), in the graph's order.
+
+    Raises:
+        UnsupportedError: the quantizer's scale is not one power of two, or its zero point is not 0.
+    """
+    return {
+        (node.name, kind): _integers(model, f"{node.name}.{kind}", source)
+        for node in compute_nodes(model)
+        if node.op_type in ("Conv", "Gemm")
+        for kind, source in zip(("weight", "bias"), node.input[1:], strict=True)
+    }
+
+
+def _integers(model: Any, name: str, source: str) -> Coded:
+    """Return what a quantizer of constants gives, in steps of its scale."""
+    from qonnx.custom_op.general.quant import quant
+    from qonnx.util.basic import get_by_name
+
+    node = model.find_producer(source)
+    values, scale, zero, bits = (model.get_initializer(i) for i in node.input)
+    signed, narrow, rounding = (
+        get_by_name(node.attribute, key) for key in ("signed", "narrow", "rounding_mode")
+    )
+    mantissa, exponent = np.frexp(scale.astype(np.float64))
+    if scale.size != 1 or mantissa.item() != 0.5 or zero.any():
+        raise UnsupportedError(
+            f"qonnx: scale of {name!r} must be one power of two without a zero point, not {scale.tolist()} and "
+            f"{zero.tolist()}; quantize with flow.quantize"
+        )
+    fraction, width = 1 - exponent.item(), int(bits.item())
+    dtype = FixedPoint(bool(signed.i), width - fraction, fraction)
+    real = quant(values, scale, zero, bits, signed.i, narrow.i, rounding.s.decode())
+    lsb = np.ldexp(real.astype(np.float64), fraction)
+    if width > 32 or not np.array_equal(np.clip(np.rint(lsb), dtype.minimum_lsb, dtype.maximum_lsb), lsb):
+        raise UnsupportedError(
+            f"qonnx: numbers of {name!r} must be integers of at most 32 bits, not lie between or beyond; "
+            "lower the widths"
+        )
+    return Coded(lsb.astype(np.int32), dtype)
 
 
 def _mark(model: Any, wanted: Sequence[tuple[str, str]]) -> None:

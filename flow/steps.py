@@ -7,10 +7,8 @@ resumed run gives the same results as an undisturbed one.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,14 +19,13 @@ import numpy as np
 
 from flow import boards
 from flow.config import Config
-from flow.errors import ConfigError
+from flow.errors import UnsupportedError
 from flow.names import identifier
 from flow.store import Entry, write_atomically
 from flow.types import Data, FixedPoint, HlsLayer, HlsProject, LayerCost, Port, Progress, Quantized
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 HLS_FOLDER = "hls"
 Figures = dict[str, Any]
@@ -64,20 +61,17 @@ class Context:
 
 
 def train(context: Context, out: Path) -> Figures:
-    """Train the network, or load its checkpoint and measure it."""
+    """Train the network, or measure it where it comes with weights."""
     from flow import network, training
+    from flow.model_source import load_model
     from flow.train import train as stage
 
     training.seed_everything(context.config.seed)
-    model = build_model(context.config)
-    options = context.options("train")
-    if "checkpoint" in context.config.model:
-        load_checkpoint(model, context.config.base / context.config.model["checkpoint"])
-        options = {"epochs": 0, **options}
+    model, trained_already = load_model(context.config, context.data.train[0].shape[1:])
+    options = {**({"epochs": 0} if trained_already else {}), **context.options("train")}
     trained = stage(model, context.data, **options, seed=context.config.seed, progress=context.progress)
     network.save(trained.model, out)
-    sizes = {split: len(getattr(context.data, split)[1]) for split in ("train", "validation", "test")}
-    return {"accuracy": trained.accuracy, "samples": sizes}
+    return {"accuracy": trained.accuracy, "samples": sizes(context.data)}
 
 
 def prune(context: Context, out: Path) -> Figures:
@@ -128,7 +122,28 @@ def simplify(context: Context, out: Path) -> Figures:
         "before": [dataclasses.asdict(cost) for cost in small.before],
         "after": [dataclasses.asdict(cost) for cost in small.after],
         "kept": dict(small.kept),
+        "onnx": write_onnx(small.model, context, out),
     }
+
+
+def write_onnx(model: Any, context: Context, out: Path) -> Figures:
+    """Write the simplified network as plain ONNX; a network that no exporter takes goes on without it."""
+    from flow.onnx_model import write
+
+    try:
+        error = write(model, out / "network.onnx", context.example, **context.options("onnx"))
+    except UnsupportedError as refused:
+        return {"file": None, "max_error": None, "reason": str(refused)}
+    return {"file": "network.onnx", "max_error": error, "reason": ""}
+
+
+def adopt(context: Context, out: Path) -> Figures:
+    """Take the user's QONNX file in the place of what quantize makes."""
+    from flow.model_source import onnx_path
+    from flow.onnx_model.adopt import adopt as stage
+
+    made = stage(onnx_path(context.config), context.data, out, progress=context.progress)
+    return {**quantized_figures(made), "sizes": sizes(context.data)}
 
 
 def quantize(context: Context, out: Path) -> Figures:
@@ -145,6 +160,11 @@ def quantize(context: Context, out: Path) -> Figures:
         seed=context.config.seed,
         progress=context.progress,
     )
+    return quantized_figures(made)
+
+
+def quantized_figures(made: Quantized) -> Figures:
+    """Return what `load_quantized` reads again."""
     return {
         "accuracy": made.accuracy,
         "samples": made.samples,
@@ -152,6 +172,25 @@ def quantize(context: Context, out: Path) -> Figures:
         "bias_bits": dict(made.bias_bits),
         "weight_bits": dict(made.weight_bits),
         "activation_bits": dict(made.activation_bits),
+    }
+
+
+def compress(context: Context, out: Path) -> Figures:
+    """Code the weights, where nncodec is installed."""
+    from flow.compress import compress as stage
+
+    made = stage(load_quantized(context.entries["quantize"]), out=out, progress=context.progress)
+    return {
+        "status": made.status,
+        "reason": made.reason,
+        "file": made.path.name if made.path else None,
+        "sha256": made.sha256,
+        "bytes": made.bytes,
+        "bytes_at_widths": made.bytes_at_widths,
+        "bytes_as_float": made.bytes_as_float,
+        "ratio": round(made.bytes_as_float / made.bytes, 3) if made.bytes else None,
+        "tensors": made.tensors,
+        "layers": dict(made.layers),
     }
 
 
@@ -220,72 +259,9 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def build_model(config: Config) -> nn.Module:
-    """Import ``package.module:function`` and call it.
-
-    Raises:
-        ConfigError: it cannot be imported, or does not return a torch module.
-    """
-    from torch import nn
-
-    source = config.model["source"]
-    module_name, _, function = source.partition(":")
-    if not module_name or not function:
-        raise ConfigError(
-            f"[model]: source must be 'package.module:function', not {source!r}; add the function's name"
-        )
-    sys.path.insert(0, str(config.base.resolve()))
-    try:
-        loaded = sys.modules.get(module_name)  # it may have been edited since, in a notebook's process
-        module = importlib.reload(loaded) if loaded else importlib.import_module(module_name)
-        made = getattr(module, function)()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"[model]: source {source!r} must be importable, not fail with {type(error).__name__}: {error}; "
-            f"modules are looked up beside the config ({config.base}) first"
-        ) from error
-    finally:
-        sys.path.remove(str(config.base.resolve()))
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"[model]: source {source!r} must return a torch module, not {type(made).__name__}")
-    return made
-
-
-def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Load a plain state dict of tensors; nothing in the file is executed.
-
-    Raises:
-        ConfigError: the file is missing, holds more than tensors, or does not fit the network.
-    """
-    import pickle
-
-    import torch
-
-    if not path.is_file():
-        raise ConfigError(
-            f"[model]: checkpoint must be an existing file, not {str(path)!r}; correct the config"
-        )
-    advice = "save it with torch.save(model.state_dict(), file)"
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"[model]: checkpoint {path.name!r} must be a plain state dict, not hold anything else "
-            f"({type(error).__name__}); {advice}"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ConfigError(
-            f"[model]: checkpoint {path.name!r} must be a plain state dict, not hold anything else "
-            f"({type(state).__name__}); {advice}"
-        )
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:3]]
-        raise ConfigError(
-            f"[model]: checkpoint {path.name!r} must fit the network, not differ: {' '.join(lines)}; "
-            "correct source or checkpoint"
-        ) from error
+def sizes(data: Data) -> dict[str, int]:
+    """Return the samples of every split."""
+    return {split: len(getattr(data, split)[1]) for split in ("train", "validation", "test")}
 
 
 def load_quantized(entry: Entry) -> Quantized:

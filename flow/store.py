@@ -164,11 +164,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text beside ``path`` and rename it into place."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a text or bytes beside ``path`` and rename them into place."""
     fresh = path.with_name(f".{path.name}.part")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

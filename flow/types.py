@@ -187,6 +187,32 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class Coded:
+    """One tensor of a weights file: integers (output, input, ...) in int32 and what one of them is worth."""
+
+    lsb: np.ndarray
+    dtype: FixedPoint
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The weights as one NNC-coded file; ``path`` is None, and ``reason`` says why, where it was not coded.
+
+    ``bytes_at_widths`` is what the numbers take at their bit widths, ``layers`` holds each layer's coded bytes.
+    """
+
+    path: Path | None
+    status: str
+    tensors: int
+    bytes_at_widths: int
+    bytes_as_float: int
+    bytes: int | None = None
+    sha256: str | None = None
+    layers: Mapping[str, int] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class HlsLayer:
     """One layer of the C++ and the QONNX tensor that it must equal."""
 

@@ -108,7 +108,7 @@ def test_the_arguments_that_the_pipeline_fills_are_no_options() -> None:
 
 def test_a_config_without_a_network_is_refused() -> None:
     assert refused({"name": "x"}) == (
-        "[model]: source must name a function as 'package.module:function', not be left out"
+        "[model]: source must name a function as 'package.module:function', not be left out; or name a file with onnx"
     )
 
 
@@ -124,3 +124,18 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "flow.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="must be TOML, not broken: Invalid value"):
         config.load(tmp_path / "flow.toml")
+
+
+def test_an_onnx_file_stands_alone() -> None:
+    assert config.load({"model": {"onnx": "net.onnx"}}).model == {"onnx": "net.onnx"}
+    for other in ("source", "checkpoint"):
+        assert refused({"model": {"onnx": "net.onnx", other: "a:b"}}) == (
+            f"[model]: onnx must stand alone, not beside {other}: the file holds network and weights; remove one"
+        )
+
+
+def test_an_opset_that_cannot_be_written_is_refused_before_the_long_work() -> None:
+    assert refused({**MODEL, "onnx": {"opset": 99}}) == (
+        "onnx: opset must be from 9 to 23, not 99; 13 is read by most programs"
+    )
+    assert refused({**MODEL, "onnx": {"path": "x"}}) == "[onnx]: key 'path' is not known; known keys: opset"

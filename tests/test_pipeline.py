@@ -81,6 +81,7 @@ def test_from_builds_a_stage_and_all_after_it_anew(copy: Path) -> None:
         "prune": True,
         "simplify": True,
         "quantize": True,
+        "compress": True,
         "convert": False,
     }
     assert again["hashes"]["convert"] == before["convert"]
@@ -158,7 +159,7 @@ def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         pipeline.run(SMALL, out=tmp_path, last="deploy")
     assert str(error.value) == (
-        "run: stage must be one of train, prune, simplify, quantize, convert, emulate, synthesize, "
+        "run: stage must be one of train, prune, simplify, quantize, compress, convert, emulate, synthesize, "
         "not 'deploy'; correct --from or --to"
     )
 
@@ -184,7 +185,7 @@ class Branching(nn.Module):
         return self.fc(x) if x.sum() > 0 else -self.fc(x)
 
 def unsupported():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU())
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GroupNorm(2, 10))
 
 def recurrent():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
@@ -337,7 +338,7 @@ def test_a_full_disk_is_said_and_finished_stages_stay(finished: Path, tmp_path: 
             f"out: '{mount / 'out'}' must have room, not a full disk; free some and run again: finished stages are kept"
         )
         kept = sorted(path.name for path in (mount / "out").iterdir() if path.name != ".store")
-        assert kept[:1] == ["prune"]
+        assert "prune" in kept
         again = pipeline.run(SMALL, out=mount / "out", last="prune").values
         assert again["cached"] == {"train": True, "prune": True}
         assert again["hashes"]["prune"] == manifest_of(finished)["hashes"]["prune"]

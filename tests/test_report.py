@@ -90,6 +90,7 @@ MANIFEST: dict[str, Any] = {
             hop("pruned = simplified", 1.2e-15, "relative", 64),
             hop("torch = QONNX", 0),
             hop("QONNX = C++ (csim)", 0),
+            {**hop("weights = decoded", 0, samples=8), "counted": "tensor"},
         ],
         "layers": ["conv1", "relu1", "conv2"],
         "layer_samples": 32,
@@ -105,6 +106,16 @@ MANIFEST: dict[str, Any] = {
         "command": "cd runs/digits/synthesize && sh build.sh",
         "missing_tools": ["vitis_hls", "vivado"],
         "report": None,
+    },
+    "compress": {
+        "status": "done",
+        "reason": "",
+        "file": "weights.nnc",
+        "sha256": "5c0ffee5",
+        "bytes": 4002,
+        "bytes_at_widths": 4643,
+        "bytes_as_float": 24400,
+        "tensors": 8,
     },
     "seconds": {"train": 12.1, "prune": 40.2, "convert": 0.02, "total": 130.0},
     "cached": {"train": True, "prune": False},
@@ -123,6 +134,8 @@ BOTH = """98.61% | 98.33% | 98.06% | −0.28 | −0.55 | on 360 test samples | T
     9,568 → 1,156 | 18,432 → 5,184 | 589,824 → 67,392 | 608,256 → 72,576 | 630 | 6,526 | 7,156 | 117 |
     1.2e-15 relative | 0 LSB | 64 samples | C++ (csim) | equal to rounding | in every bit on 360 samples | 53,200 |
     106,400 | 126 multipliers | 57.3% | 7,156 weight bits | 5,160,960 | not synthesized yet | vitis_hls, vivado |
+    decoded | 8 tensors | 4,002 bytes | 4,643 bytes | 24,400 bytes | at their bit widths | as float32 |
+    weights.nnc (ISO/IEC 15938-17), 6.1 times smaller than float32; SHA-256 5c0ffee5 |
     cd runs/digits/synthesize && sh build.sh | 12.1 s | cached | 40.2 s | < 0.1 s | 130.0 s"""
 PAGE = """xc7z020clg400-1 | 10 ns (100 MHz) | 1,149 train, 288 validation, 360 test | one sample is 0.28 points |
     2.13.0 | sha256:9f2c1a77 | pruning_ratio | hls.Strategy | 0.1.0 | conv1, relu1, conv2 | 98.10% | Conv2d |
@@ -271,6 +284,16 @@ def test_odd_values_never_raise(data: st.DataObject) -> None:
         replace(manifest, path, data.draw(odd))
     Page(render(manifest))
     shown(manifest)
+
+
+def test_weights_that_were_not_coded_say_why_and_show_no_sizes() -> None:
+    manifest = changed(
+        compress={"status": "not installed", "reason": "nncodec is not installed; pip install it"}
+    )
+    for seen in (Page(render(manifest)).text, shown(manifest, 200)):
+        assert "Weights not coded: nncodec is not installed; pip install it." in seen
+        assert "as float32" not in seen
+    assert "Weights" not in render(changed(compress=None))
 
 
 def test_input_is_not_changed() -> None:

@@ -69,6 +69,16 @@ class Graph(nn.Module):
             "flatten": nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 3), nn.Sigmoid()),
         }[head]
 
+    def extra_repr(self) -> str:
+        """Show the nodes of a case that fails."""
+        names = [
+            step.module if isinstance(step.module, str) else type(step.module).__name__ for step in self.steps
+        ]
+        found = [
+            f"{n}{s.reads}{s.span if any(s.span) else ''}" for n, s in zip(names, self.steps, strict=True)
+        ]
+        return f"{', '.join(found)}; also={self.also}"
+
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         tensors, layers = [x], iter(self.layers)
         for step in self.steps:

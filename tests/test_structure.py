@@ -9,15 +9,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flow"
-STAGES = {"train", "prune", "simplify", "quantize", "convert", "emulate", "synthesize", "report"}
+STAGES = {"train", "prune", "simplify", "quantize", "compress", "convert", "emulate", "synthesize", "report"}
 LAYERS = [
     {"cli"},
     {"progress", "doctor"},
     {"pipeline"},
     {"steps"},
+    {"model_source"},
     {"config"},
     STAGES,
-    {"toolchains", "fuse", "training", "channels", "lsb", "qonnx_graph", "store", "data", "networks"},
+    {
+        "toolchains",
+        "fuse",
+        "training",
+        "channels",
+        "lsb",
+        "qonnx_graph",
+        "onnx_model",
+        "store",
+        "data",
+        "networks",
+    },
     {"network", "plan", "boards", "names"},
     {"resources"},
     {"types", "errors"},
@@ -25,9 +37,10 @@ LAYERS = [
 HOMES = {
     "hls4ml": {"convert"},
     "brevitas": {"quantize"},
+    "nncodec": {"compress"},
     "qonnx": {"qonnx_graph"},
-    "onnx": {"qonnx_graph"},
-    "onnxruntime": {"qonnx_graph"},
+    "onnx": {"qonnx_graph", "onnx_model"},
+    "onnxruntime": {"qonnx_graph", "onnx_model"},
     "sklearn": {"data"},
     "jinja2": {"report"},
     "typer": {"cli"},
