@@ -76,6 +76,19 @@ def test_a_dead_chain_leaves_a_concatenation_as_a_whole():
     assert widths(small(model, IMAGE, OTHER_SIZE)) == {"c": (2, 2), "out": (4, 2)}
 
 
+def test_a_slice_of_a_concatenation_follows_when_a_side_leaves():
+    model = lively(
+        Forward(
+            lambda net, x: net.out(torch.cat([net.a(x), net.b(x)], 1)[:, 3:]),
+            a=nn.Conv2d(2, 3, 1),
+            b=nn.Conv2d(2, 3, 1),
+            out=nn.Conv2d(3, 2, 3),
+        )
+    )
+    result = small(model, IMAGE, OTHER_SIZE)
+    assert widths(result) == {"b": (2, 3), "out": (3, 2)}
+
+
 @pytest.mark.parametrize("head", [nn.Identity(), nn.Softmax(1), nn.LogSoftmax(1)])
 def test_a_network_that_becomes_constant_says_so(head):
     model = lively(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), head))

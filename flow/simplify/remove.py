@@ -118,12 +118,14 @@ def _narrowed(module: Any, order: np.ndarray, before: int) -> Any:
 
 def _relink(graph: fx.GraphModule, channels: Channels, alive: np.ndarray) -> None:
     """Correct slices, and leave tensors without channels out of concatenations."""
-    for node in list(graph.graph.nodes):
+    nodes = list(graph.graph.nodes)
+    for node in nodes:  # all slices first: they count the channels of whole concatenations
         if calls(node, "narrow"):
             source, _, start, length = node.args
             keep = alive[channels.labels[source.name]]
             node.args = (source, 1, int(keep[:start].sum()), int(keep[start : start + length].sum()))
-        elif calls(node, "cat"):
+    for node in nodes:
+        if calls(node, "cat"):
             parts = [part for part in node.args[0] if alive[channels.labels[part.name]].any()]
             node.args = (parts, 1)
             if len(parts) == 1:
