@@ -326,6 +326,10 @@ def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             "layers": values["layers"],
             "layer_samples": values["layer_samples"],
         }
+    onnx = figures.get("simplify", {}).get("onnx", {})
+    if onnx.get("file"):  # the writer has held it to its own tolerance
+        hop = _hop("simplified = ONNX", onnx["samples"], onnx["max_error"], "relative")
+        hops.append({**hop, "exact": True})
     if figures.get("compress", {}).get("status") == "done":
         hop = _hop("weights = decoded", figures["compress"]["tensors"], 0, "LSB")
         hops.append({**hop, "counted": "tensor"})

@@ -129,12 +129,13 @@ def simplify(context: Context, out: Path) -> Figures:
 def write_onnx(model: Any, context: Context, out: Path) -> Figures:
     """Write the simplified network as plain ONNX; a network that no exporter takes goes on without it."""
     from flow.onnx_model import write
+    from flow.onnx_model.writer import SAMPLES
 
     try:
         error = write(model, out / "network.onnx", context.example, **context.options("onnx"))
     except UnsupportedError as refused:
-        return {"file": None, "max_error": None, "reason": str(refused)}
-    return {"file": "network.onnx", "max_error": error, "reason": ""}
+        return {"file": None, "samples": 0, "max_error": None, "reason": str(refused)}
+    return {"file": "network.onnx", "samples": SAMPLES, "max_error": error, "reason": ""}
 
 
 def adopt(context: Context, out: Path) -> Figures:

@@ -306,7 +306,7 @@ def test_a_network_that_breaks_a_rule_is_refused(
 
 def test_an_unsupported_layer_is_named_with_the_supported_ones(project: Path) -> None:
     with pytest.raises(
-        UnsupportedError, match=r"model: layer '2' \(GELU\) is not supported; supported layers: Conv1d, "
+        UnsupportedError, match=r"model: layer '2' \(GroupNorm\) is not supported; supported layers: Conv1d, "
     ):
         run_user(project, "unsupported")
 
