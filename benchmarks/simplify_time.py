@@ -184,8 +184,8 @@ def report(found: list[dict[str, Any]]) -> None:
         f"torch {found[0]['torch']}, threads: {', '.join(map(str, threads))}, {machine()}.\n"
         "Times: median (minimum) of rounds in which the networks take turns. theirs: torch-simplify 1.1.4.\n"
         "×: dense / simplified, and theirs / ours, are medians of the ratios round by round. M: millions of "
-        "parameters.\ndiffer: largest difference from the pruned network over full outputs, relative, in float32; a row "
-        "in which theirs is in the tenths\ncompares times with a network that computes something else (the constants "
+        "parameters.\ndiffer: largest difference from the pruned network over full outputs, relative, in float32; "
+        "a row in which theirs is in the tenths\ncompares times with a network that computes something else (the constants "
         "of its dead channels are gone). Ours is laid\nout channels last in memory, theirs is as it comes."
     )
     if failures:
