@@ -185,8 +185,8 @@ def report(found: list[dict[str, Any]]) -> None:
         "Times: median (minimum) of rounds in which the networks take turns. theirs: torch-simplify 1.1.4.\n"
         "×: dense / simplified, and theirs / ours, are medians of the ratios round by round. M: millions of "
         "parameters.\ndiffer: largest difference from the pruned network over full outputs, relative, in float32; "
-        "a row in which theirs is in the tenths\ncompares times with a network that computes something else (the constants "
-        "of its dead channels are gone). Ours is laid\nout channels last in memory, theirs is as it comes."
+        "a row in which theirs is in the tenths\ncompares times with a network that computes something else: the "
+        "constants of its dead channels are gone. Ours is laid\nout channels last in memory, theirs is as it comes."
     )
     if failures:
         text += "\n\n" + "\n".join(failures)
