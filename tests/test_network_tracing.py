@@ -20,7 +20,7 @@ OTHER = torch.randn(5, 3, 10, 6, generator=torch.Generator().manual_seed(1))
 SUPPORTED = (
     "Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear, BatchNorm1d, BatchNorm2d, ReLU, ReLU6, LeakyReLU, "
     "PReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, Hardswish, Hardsigmoid, Hardtanh, Sigmoid, Tanh, Dropout, "
-    "Identity, Softmax, MaxPool1d, MaxPool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, "
+    "Identity, Softmax, LogSoftmax, MaxPool1d, MaxPool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, "
     "AdaptiveMaxPool1d, AdaptiveMaxPool2d, Upsample, ZeroPad1d, ZeroPad2d, ChannelShuffle, Flatten, Unflatten"
 )
 DIFFERS = (
