@@ -211,6 +211,24 @@ def test_a_conv_with_several_filters_a_channel_shrinks_by_whole_channels():
     assert widths(small(model, IMAGE, OTHER_SIZE)) == {"0": (2, 2), "2": (2, 4), "3": (4, 2)}
 
 
+def test_groups_that_lost_different_channels_share_larger_ones():
+    layers = [nn.Conv2d(2, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=4, padding=1), nn.ReLU()]
+    model = lively(nn.Sequential(*layers, nn.Conv2d(16, 16, 1), nn.Conv2d(16, 2, 1)))
+    fill(model[0], [4, 5, 6, 12, 13, 14], 0, -1)
+    fill(model[2], [4, 5, 6, 12, 13, 14], 0, -1)
+    result = small(model, IMAGE, OTHER_SIZE)
+    assert result.model.get_submodule("2").groups == 2
+    assert widths(result)["2"] == (10, 10)
+
+
+def test_two_grouped_convs_in_a_row_agree_on_the_order():
+    layers = [nn.Conv2d(2, 12, 1), nn.Conv2d(12, 12, 3, groups=4), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=6)]
+    model = lively(nn.Sequential(*layers, nn.Conv2d(12, 2, 1)))
+    for index, dead in ((0, [0, 1, 5, 9]), (1, [0, 1, 7]), (3, [2, 3, 8])):
+        fill(model[index], dead, 0, -1)
+    small(model, IMAGE, OTHER_SIZE)
+
+
 def test_shuffled_channels_leave_where_the_rest_shuffles_alike():
     def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
         left, right = net.shuffle(torch.cat([net.a(x), net.b(x)], 1)).chunk(2, dim=1)

@@ -161,17 +161,20 @@ def _balance(
     mixers: tuple[Reader, ...], channels: Channels, alive: np.ndarray, packs: dict[str, list[np.ndarray]]
 ) -> None:
     """Give every group of a grouped conv as many channels as the largest; once chosen, the groups stay."""
-    claimed = {int(label) for r in mixers if r.name in packs for label in (*r.inputs, *r.outputs)}
     for reader in mixers:
         if reader.groups == 1:
             continue
         ends = (reader.inputs, reader.outputs)
         packed = packs.get(reader.name, [])
         if sum(map(len, packed)) != len(live_groups(reader, alive)):
-            others = set() if reader.name in packs else claimed
-            free = all(movable(end, channels) and others.isdisjoint(end.tolist()) for end in ends)
+            others = [
+                end for r in mixers if r.name in packs and r is not reader for end in (r.inputs, r.outputs)
+            ]
+            free = all(
+                movable(end, channels) and not any(np.isin(end, other).any() for other in others)
+                for end in ends
+            )
             packed = packs[reader.name] = pack(reader, mixers, alive, free)
-            claimed |= {int(label) for end in ends for label in end}
         if not fits(reader, living(reader, alive, np.arange(reader.groups)), packed):
             packed = packs[reader.name] = [np.array([group]) for group in live_groups(reader, alive)]
         for end in ends:
