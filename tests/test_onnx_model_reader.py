@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import kinds
 from onnx import TensorProto, helper
 from onnx_files import EXAMPLES, FLOAT_FILES, JETS, execute, model, needs_examples, node, save, weights
 from onnx_operators import CASES, IMAGE, VECTOR, case, f32, i64, one
@@ -14,17 +15,6 @@ import flow
 from flow import network
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.onnx_model import digest, is_quantized, read
-
-
-def kinds(graph: fx.GraphModule) -> list[str]:
-    """Return what the nodes between input and output are."""
-    found = []
-    for entry in graph.graph.nodes:
-        if entry.op == "call_module":
-            found.append(network.kind(graph.get_submodule(entry.target)))
-        elif entry.op == "call_function":
-            found.append(entry.target.__name__)
-    return found
 
 
 def compared(path: Path, *shape: int, last: bool = False, samples: int = 3) -> fx.GraphModule:

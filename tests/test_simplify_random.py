@@ -15,6 +15,7 @@ from torch import nn
 from flow import network
 from flow.simplify import simplify
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLE, OTHER = (2, 2, 5, 6), (2, 2, 9, 10)
 KILLABLE = nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d
 PADDING_MODES = ("zeros", "zeros", "reflect", "replicate", "circular")
@@ -240,14 +241,6 @@ def kill(draw, layer: nn.Module) -> None:
 
 def size(model: nn.Module) -> int:
     return sum(value.numel() for value in model.state_dict().values() if value.is_floating_point())
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @settings(

@@ -22,7 +22,7 @@ from flow.network.forms import (
     tidy,
     uses,
 )
-from flow.network.measure import costs, shapes, total_parameters, weighted
+from flow.network.measure import costs, costs_of, macs, shapes, total_parameters, weighted
 from flow.network.tracing import check_finite, trace
 from flow.network.weights import blocks, weight_rows, widths, with_blocks
 
@@ -41,10 +41,12 @@ __all__ = [
     "check_finite",
     "check_single",
     "costs",
+    "costs_of",
     "dtype",
     "evaluating",
     "kind",
     "load",
+    "macs",
     "output_node",
     "output_nodes",
     "save",

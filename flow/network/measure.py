@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flow.network.forms import TRANSPOSED, WEIGHTED, Example, as_inputs, evaluating, kind, like_weights
@@ -44,14 +45,17 @@ def costs(graph: fx.GraphModule, example: Example) -> tuple[LayerCost, ...]:
 
     A layer that is used twice has one entry: its parameters once, the MACs of both uses.
     """
-    shape = shapes(graph, example)
-    macs: dict[str, int] = {}
+    return costs_of(graph, shapes(graph, example))
+
+
+def costs_of(graph: fx.GraphModule, sizes: Mapping[str, tuple[int, ...]]) -> tuple[LayerCost, ...]:
+    """Return `costs` where the shapes are known already."""
+    total: dict[str, int] = {}
     layers: dict[str, Any] = {}
     for node, module in weighted(graph):
-        moved = node.all_input_nodes[0] if kind(module) in TRANSPOSED else node
         name = str(node.target)
         layers[name] = module
-        macs[name] = macs.get(name, 0) + module.weight.numel() * math.prod(shape[moved.name][2:])
+        total[name] = total.get(name, 0) + macs(node, module, sizes)
     return tuple(
         LayerCost(
             name=name,
@@ -59,10 +63,16 @@ def costs(graph: fx.GraphModule, example: Example) -> tuple[LayerCost, ...]:
             inputs=widths(module)[0],
             outputs=widths(module)[1],
             parameters=sum(p.numel() for p in module.parameters()),
-            macs=macs[name],
+            macs=total[name],
         )
         for name, module in layers.items()
     )
+
+
+def macs(node: fx.Node, module: Any, sizes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the multiply-accumulates of one use of a layer with weights, for one sample."""
+    moved = node.all_input_nodes[0] if kind(module) in TRANSPOSED else node
+    return int(module.weight.numel() * math.prod(sizes[moved.name][2:]))
 
 
 def total_parameters(graph: fx.GraphModule) -> int:

@@ -287,20 +287,20 @@ def _normal(model: Any) -> Any:
     opsets = [entry for entry in made.opset_import if entry.domain in STANDARD]
     del made.opset_import[:]
     made.opset_import.extend([*opsets, helper.make_opsetid(DOMAIN, 1)])
-    nodes = _with_gemm(made.graph)
+    nodes = _with_gemm(made.graph, known)
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     return made
 
 
-def _with_gemm(graph: Any) -> list[Any]:
+def _with_gemm(graph: Any, constants: Mapping[str, np.ndarray]) -> list[Any]:
     """Return the nodes with a Gemm for every MatMul and its Add, and without those that nothing reads."""
     products = {node.output[0]: node for node in graph.node if node.op_type == "MatMul"}
     nodes: list[Any] = []
     for node in graph.node:
         product = next((products[name] for name in node.input if name in products), None)
         if product is not None:
-            nodes += _as_gemm(graph, product, node)
+            nodes += _as_gemm(graph, constants, product, node)
         elif node.op_type != "MatMul":
             nodes.append(node)
     used = {value.name for value in graph.output}
@@ -312,15 +312,14 @@ def _with_gemm(graph: Any) -> list[Any]:
     return kept[::-1]
 
 
-def _as_gemm(graph: Any, node: Any, add: Any) -> list[Any]:
+def _as_gemm(graph: Any, constants: Mapping[str, np.ndarray], node: Any, add: Any) -> list[Any]:
     """Return the weights' quantizer of a MatMul transposed, and a Gemm in the place of the MatMul and its Add."""
     from onnx import helper, numpy_helper
 
     bias = next(name for name in add.input if name != node.output[0])
     quantizer = next(n for n in graph.node if node.input[1] in n.output)
-    values = _constants(graph)
     name = f"{node.input[1]}_transposed"
-    weight = np.ascontiguousarray(values[quantizer.input[0]].T)
+    weight = np.ascontiguousarray(constants[quantizer.input[0]].T)
     graph.initializer.append(numpy_helper.from_array(weight, f"{name}_values"))
     turned = helper.make_node("Quant", [f"{name}_values", *quantizer.input[1:]], [name], domain=DOMAIN)
     turned.attribute.extend(quantizer.attribute)

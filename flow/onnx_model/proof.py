@@ -119,19 +119,11 @@ def values_of(graph: fx.GraphModule, inputs: list[np.ndarray], *, double: bool) 
 
 def _file(reading: Reading, inputs: Mapping[str, np.ndarray], size: int, name: str) -> dict[str, np.ndarray]:
     """Return the file's tensors, executed as it says, without optimizations."""
-    import onnxruntime
-
     model = _executable(reading)
     outputs = [value.name for value in model.graph.output]
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     parts = []
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = runtime(model, optimized=False)
         for first in range(0, len(next(iter(inputs.values()))), size):
             feed = {
                 key: np.ascontiguousarray(moved(value[first : first + size], reading.inputs[key]))
@@ -146,6 +138,20 @@ def _file(reading: Reading, inputs: Mapping[str, np.ndarray], size: int, name: s
     return {
         key: np.concatenate([part[place] for part in parts], sides[key]) for place, key in enumerate(outputs)
     }
+
+
+def runtime(model: Any, *, optimized: bool) -> Any:
+    """Return an onnxruntime session of a file: on one thread, and silent."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _executable(reading: Reading) -> Any:

@@ -18,7 +18,7 @@ from flow import network
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.onnx_model.constants import FOLDABLE, fold
 from flow.onnx_model.files import STANDARD, array_of, label
-from flow.onnx_model.proof import difference, values_of
+from flow.onnx_model.proof import difference, runtime, values_of
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,7 @@ def _export(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...], opset: int)
     except Exception as error:
         raise UnsupportedError(
             f"onnx: network must be one that torch exports with opset {opset}, not fail with "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}; choose onnx_opset = 13 or newer"
+            f"{type(error).__name__}: {str(error).splitlines()[0]}; choose opset 13 or newer"
         ) from error
     return load_model_from_string(file.getvalue())
 
@@ -214,7 +214,6 @@ def _folded(model: Any) -> Any:
 def _prove(graph: fx.GraphModule, model: Any, inputs: tuple[torch.Tensor, ...], name: str) -> float:
     """Compare onnxruntime with torch on random inputs; returns the largest relative difference."""
     import onnx
-    import onnxruntime
 
     onnx.checker.check_model(model, full_check=True)
     foreign = sorted({node.domain for node in model.graph.node} - set(STANDARD))
@@ -224,12 +223,7 @@ def _prove(graph: fx.GraphModule, model: Any, inputs: tuple[torch.Tensor, ...], 
         )
     rng = np.random.default_rng(0)
     batch = [rng.standard_normal((SAMPLES, *tensor.shape[1:])).astype(np.float32) for tensor in inputs]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = runtime(model, optimized=True)
     feed = {value.name: values for value, values in zip(session.get_inputs(), batch, strict=True)}
     exact, single = (values_of(graph, batch, double=double) for double in (True, False))
     worst = 0.0

@@ -63,8 +63,9 @@ def simplify(
     if samples < 1:
         raise ConfigError(f"simplify: samples must be at least 1, not {samples}; 256 is usual")
     original = network.trace(model, example).eval()
-    analyse(original, network.shapes(original, example))  # refuses what cannot be followed
-    before = network.costs(original, example)
+    sizes = network.shapes(original, example)
+    analyse(original, sizes)  # refuses what cannot be followed
+    before = network.costs_of(original, sizes)
     small, kept = _reduce(original.double(), example, progress)
     max_error = relative_difference(original, small, example, samples=samples, seed=seed, progress=progress)
     if not max_error <= TOLERANCE:
@@ -93,9 +94,10 @@ def _reduce(
         progress(turn, turn + 1, "removing dead channels")
         graph = fuse_batchnorm(drop_identities(graph))
         sizes = network.shapes(graph, example)
-        graph, changed = drop_constant_branches(graph, sizes, constants(graph, sizes))
+        states = constants(graph, sizes)
+        graph, changed = drop_constant_branches(graph, sizes, states)
         if not changed:
-            channels, states = analyse(graph, sizes), constants(graph, sizes)
+            channels = analyse(graph, sizes)
             kept = remarks(graph, channels, states)
             graph, changed = remove_dead(graph, channels, states)
     return graph, kept

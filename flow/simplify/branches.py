@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.network import WEIGHTED, blocks, calls, kind, share, tidy, uses, with_blocks
+from flow.network import WEIGHTED, blocks, calls, kind, macs, share, tidy, uses, with_blocks
 from flow.network.forms import add_module
 from flow.simplify.constants import State
 
@@ -82,7 +82,7 @@ def _without(
     if np.all(value == (0 if adds else 1)):
         return other
     shape = shapes[node.name]
-    parameters, macs = _cost(graph, _private(steady, other, node), shapes)
+    parameters, products = _cost(graph, _private(steady, other, node), shapes)
     producer = graph.get_submodule(str(other.target)) if _alone(graph, [other]) else None
     if (
         producer is not None
@@ -98,7 +98,7 @@ def _without(
             factors = torch.from_numpy(value).to(weights.dtype).reshape(len(weights), 1, -1, 1)
             graph.set_submodule(str(user.target), with_blocks(reader, weights * factors, reader.bias))
         return other
-    if len(shape) < 3 or parameters < (2 if adds else 1) * shape[1] or macs < math.prod(shape[1:]):
+    if len(shape) < 3 or parameters < (2 if adds else 1) * shape[1] or products < math.prod(shape[1:]):
         return None
     with graph.graph.inserting_before(node):
         return graph.graph.call_module(
@@ -156,11 +156,11 @@ def _private(last: fx.Node, kept: fx.Node, reader: fx.Node) -> set[fx.Node]:
 def _cost(graph: fx.GraphModule, nodes: set[fx.Node], shapes: Shapes) -> tuple[int, int]:
     """Return parameters and multiply-accumulates of layers that are used once."""
     once = {name for name, found in uses(graph).items() if len(found) == 1}
-    parameters = macs = 0
+    parameters = total = 0
     for node in nodes:
         if node.op == "call_module" and node.target in once:
             module: Any = graph.get_submodule(str(node.target))
             parameters += sum(p.numel() for p in module.parameters())
             if kind(module) in WEIGHTED:
-                macs += module.weight.numel() * math.prod(shapes[node.name][2:])
-    return parameters, macs
+                total += macs(node, module, shapes)
+    return parameters, total
