@@ -52,11 +52,15 @@ class FixedPoint:
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output tensor: ``shape`` has no batch dimension, channels last."""
+    """One input or output tensor: ``shape`` has no batch dimension, channels last.
+
+    ``scale``: what the values are multiplied with beside the power of two of ``dtype``; 1 for fixed point.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: FixedPoint
+    scale: float = 1.0
 
     @property
     def size(self) -> int:

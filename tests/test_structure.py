@@ -18,6 +18,7 @@ LAYERS = [
     {"model_source"},
     {"config"},
     STAGES,
+    {"fixed"},
     {
         "toolchains",
         "fuse",
