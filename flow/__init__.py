@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flow.data import load as load_data
     from flow.emulate import emulate
     from flow.errors import ConfigError, FlowError, MismatchError, ToolError, UnsupportedError
+    from flow.fit import fit
     from flow.onnx_model import read as read_onnx
     from flow.onnx_model import write as write_onnx
     from flow.pipeline import run
@@ -34,6 +35,7 @@ __all__ = [
     "compress",
     "convert",
     "emulate",
+    "fit",
     "load_data",
     "load_weights",
     "prune",

@@ -93,6 +93,50 @@ def boards(as_json: Json = False) -> None:
     _table(("board", "part", "LUT", "FF", "DSP", "BRAM36", "tool chains"), shown, right=(2, 3, 4, 5))
 
 
+@app.command()
+def fit(
+    target_fps: Annotated[float, typer.Option(help="Samples a second.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="A flow.toml, an ONNX or QONNX file, or a run's folder; without it, the demo."),
+    ] = None,
+    board: Annotated[str | None, typer.Option(help="In place of the config's.")] = None,
+    io_type: Annotated[str | None, typer.Option(help="io_stream or io_parallel; default: what fits.")] = None,
+    weight_bits: Annotated[int | None, typer.Option(help="Assumed, for a float network.")] = None,
+    activation_bits: Annotated[int | None, typer.Option(help="Assumed, for a float network.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the design into the flow.toml.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Choose reuse factors that bring a network onto a board at a rate, or say what is short and what would help.
+
+    Nothing is trained or synthesized. The exit status is 1 where the network does not fit.
+    """
+    from flow.fit import fit as fit_network
+    from flow.fit import text
+    from flow.fit.writing import check_target
+    from flow.fit.writing import write as write_fit
+
+    path = check_target(source) if write else None
+    made = fit_network(
+        source,
+        target_fps=target_fps,
+        board=board,
+        io_type=io_type,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+    )
+    if as_json:
+        print(json.dumps(text.as_json(made), indent=1))
+    else:
+        print(text.head(made))
+        _table(text.HEADS, text.rows(made), right=(2, 4, 5, 6, 7, 8))
+        print(text.foot(made))
+    if path is not None:
+        write_fit(made, path)
+    if not made.fits:
+        raise typer.Exit(1)
+
+
 def _table(heads: tuple[str, ...], rows: list[list[str]], right: tuple[int, ...] = ()) -> None:
     from rich.console import Console
     from rich.table import Table

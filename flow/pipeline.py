@@ -293,6 +293,7 @@ def _manifest(
         manifest["hls"] = {
             key: figures["convert"][key] for key in ("top", "io_type", "clock_period_ns", "part")
         }
+        manifest["hardware"] = steps.hardware(figures)
     if "emulate" in figures:
         manifest["emulation"] = {
             key: figures["emulate"][key] for key in ("accuracy", "build_seconds", "samples_per_second")

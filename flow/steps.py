@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -211,7 +211,27 @@ def convert(context: Context, out: Path) -> Figures:
         progress=context.progress,
     )
     values = dataclasses.asdict(project)
-    return {key: value for key, value in values.items() if not isinstance(value, Path)}
+    figures = {key: value for key, value in values.items() if not isinstance(value, Path)}
+    return {**figures, "hardware": predicted_hardware(context, project)}
+
+
+def predicted_hardware(context: Context, project: HlsProject) -> Figures:
+    """Return what the network is expected to take, beside what it would have taken before pruning."""
+    from flow import network, qonnx_graph
+    from flow.estimate.compare import comparison
+    from flow.estimate.graph import graph_work
+    from flow.estimate.network import Bits, network_work
+    from flow.fixed.lower import lower
+
+    quantized = load_quantized(context.entries["quantize"])
+    dense: Sequence[Any] = ()
+    if "train" in context.entries:
+        weight, activation = (max(b.values()) for b in (quantized.weight_bits, quantized.activation_bits))
+        bits = Bits(weight, activation, quantized.inputs[0].dtype.width)
+        dense = network_work(network.load(context.folder("train")), context.example, bits)
+    reuse = {layer.name: layer.reuse_factor for layer in project.layers if layer.reuse_factor}
+    pruned = graph_work(lower(qonnx_graph.load(quantized.onnx_path)))
+    return comparison(dense, pruned, reuse, project.io_type)
 
 
 def emulate(context: Context, out: Path) -> Figures:
@@ -245,11 +265,38 @@ def synthesize(context: Context, out: Path) -> Figures:
     )
     done = made.path is not None
     return {
+        "csynth": synthesized_layers(context, out) if done else {},
         "status": "done" if done else "not run",
         "bitstream": made.path.relative_to(out).as_posix() if made.path else None,
         "command": f"cd {shlex.quote(str(context.out / 'synthesize'))} && sh build.sh",
         "missing_tools": list(made.missing_tools),
         "report": dataclasses.asdict(made.report) if made.report else None,
+    }
+
+
+def synthesized_layers(context: Context, out: Path) -> Figures:
+    """Return what C synthesis said about each layer, by the network's names, and about the design."""
+    from flow.toolchains.vitis import parse_csynth_xml
+    from flow.toolchains.vitis_modules import layer_reports
+
+    project = load_project(context.entries["convert"], context.entries["quantize"])
+    report = out / "reports" / "csynth.xml"
+    found = layer_reports(report, out / "hls" / "firmware" / f"{project.top}.cpp")
+    names = {layer.name: layer.hls_name for layer in project.layers if layer.hls_name in found}
+    layers = {name: dataclasses.asdict(found[hls_name].resources) for name, hls_name in names.items()}
+    return {"layers": layers, "total": dataclasses.asdict(parse_csynth_xml(report).resources)}
+
+
+def hardware(figures: Mapping[str, Mapping[str, Any]]) -> Figures:
+    """Return the report's comparison: predicted before and after pruning, C synthesis, placed."""
+    predicted = figures["convert"]["hardware"]
+    synthesis = figures.get("synthesize", {})
+    csynth = synthesis.get("csynth", {})
+    layers = [{**row, "csynth": csynth.get("layers", {}).get(row["name"])} for row in predicted["layers"]]
+    placed = (synthesis.get("report") or {}).get("resources")
+    return {
+        "layers": layers,
+        "total": {**predicted["total"], "csynth": csynth.get("total"), "placed": placed},
     }
 
 

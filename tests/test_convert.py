@@ -17,7 +17,7 @@ from torch import nn
 
 from flow import boards, qonnx_graph
 from flow.convert import check_weights, convert, write_dat
-from flow.convert.folding import DSP_SHARE
+from flow.folding import DSP_SHARE
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.lsb import exact_lsb, input_lsb
 from flow.quantize import quantize

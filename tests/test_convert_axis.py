@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from conftest import needs
 
-from flow.convert.axis import axis_files
+from flow.convert.axis import Side, axis_files
 from flow.errors import ConfigError, UnsupportedError
 from flow.types import FixedPoint, Port
 
 GOLDEN = Path(__file__).parent / "golden" / "axis"
-IMAGE = Port("image", (8, 8, 1), FixedPoint(True, 1, 7))
-SCORES = Port("scores", (10,), FixedPoint(True, 6, 17))
+IMAGE = Side(Port("image", (8, 8, 1), FixedPoint(True, 1, 7)), "input_t", 17)
+SCORES = Side(Port("scores", (10,), FixedPoint(True, 6, 17)), "result_t", 2)
 LAYERS = (("conv1", 576), ("dense", 10))
 GENERATED = ("firmware/net_axis.h", "firmware/net_axis.cpp", "tb/tb_config.h")
 
@@ -27,7 +27,7 @@ GENERATED = ("firmware/net_axis.h", "firmware/net_axis.cpp", "tb/tb_config.h")
 
 @pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
 def test_generated_files_equal_the_golden_ones(io_type):
-    files = axis_files("net", io_type, IMAGE, SCORES, LAYERS)
+    files = axis_files("net", io_type, [IMAGE], [SCORES], LAYERS)
     for name in GENERATED:
         golden = GOLDEN / io_type / Path(name).name
         if os.environ.get("FLOW_UPDATE_GOLDEN") == "1":
@@ -36,11 +36,12 @@ def test_generated_files_equal_the_golden_ones(io_type):
 
 
 def test_the_templates_are_copied_as_they_are():
-    files = axis_files("net", "io_stream", IMAGE, SCORES, LAYERS)
+    files = axis_files("net", "io_stream", [IMAGE], [SCORES], LAYERS)
     source = Path(__file__).parents[1] / "hls_templates" / "cpp"
     assert set(files) - set(GENERATED) == {
         "firmware/axis_top.h",
         "tb/testbench.cpp",
+        "tb/testbench.h",
         "tb/emulation/ap_axi_sdata.h",
     }
     assert files["firmware/axis_top.h"] == (source / "axis_top.h").read_text(encoding="utf-8")
@@ -50,33 +51,35 @@ def test_the_templates_are_copied_as_they_are():
 @pytest.mark.parametrize("top", ["1net", "net-1", "", "main", "nnet", "net;", "netz\n", "größe"])
 def test_a_top_that_cannot_be_a_function_is_rejected(top):
     with pytest.raises(ConfigError, match=r"^convert: top must be a C identifier .*, not .*; choose another"):
-        axis_files(top, "io_stream", IMAGE, SCORES, LAYERS)
+        axis_files(top, "io_stream", [IMAGE], [SCORES], LAYERS)
 
 
 def test_an_unknown_io_type_is_rejected():
     with pytest.raises(ConfigError) as caught:
-        axis_files("net", "io_serial", IMAGE, SCORES, LAYERS)
+        axis_files("net", "io_serial", [IMAGE], [SCORES], LAYERS)
     assert str(caught.value) == (
         "convert: io_type must be one of io_stream, io_parallel, not 'io_serial'; correct [convert]"
     )
 
 
 def test_values_wider_than_two_words_are_rejected():
-    wide = Port("scores", (1,), FixedPoint(True, 40, 25))
+    wide = Side(Port("scores", (1,), FixedPoint(True, 40, 25)), "result_t")
     with pytest.raises(UnsupportedError) as caught:
-        axis_files("net", "io_stream", IMAGE, wide, LAYERS)
+        axis_files("net", "io_stream", [IMAGE], [wide], LAYERS)
     assert str(caught.value) == (
         "convert: port 'scores' must be 1 to 64 bits wide, not 65 (fixed<65,40>); lower its precision"
     )
     with pytest.raises(UnsupportedError, match="1 to 63 bits wide, not 64"):
-        axis_files("net", "io_stream", Port("x", (1,), FixedPoint(False, 64, 0)), SCORES, LAYERS)
+        axis_files(
+            "net", "io_stream", [Side(Port("x", (1,), FixedPoint(False, 64, 0)), "input_t")], [SCORES], LAYERS
+        )
 
 
 def test_a_layer_name_that_cannot_be_a_file_is_rejected():
     with pytest.raises(
         ConfigError, match=r"layer names must consist of .*, not '\.\./\"x'; rename the layer"
     ):
-        axis_files("net", "io_stream", IMAGE, SCORES, (('../"x', 1),))
+        axis_files("net", "io_stream", [IMAGE], [SCORES], (('../"x', 1),))
 
 
 # ---------------------------------------------------------------- compiled and run
@@ -208,7 +211,10 @@ def _build(folder, files):
 
 
 def _ports(case):
-    return Port("in", (case.inputs,), case.input_type), Port("out", (case.outputs,), case.output_type)
+    return (
+        [Side(Port("in", (case.inputs,), case.input_type), "input_t", 2)],
+        [Side(Port("out", (case.outputs,), case.output_type), "result_t", 2)],
+    )
 
 
 def _write_data(folder, inputs, golden):
@@ -262,11 +268,92 @@ def test_frames_back_to_back_come_out_exactly(case, tmp_path):
     assert np.array_equal(layer, case.output_type.to_real(expected))
 
 
+_TWO_STREAMS = """\
+void net(hls::stream<input_t> &a, hls::stream<input2_t> &b, hls::stream<layer3_t> &c, hls::stream<layer4_t> &d) {
+    layer3_t sums;
+    sums[0] = sums[1] = sums[2] = 0;
+    for (int i = 0; i < 3; i++) {
+        sums[i] = a.read()[0];
+        c.write(sums);
+    }
+    input2_t pair = b.read();
+    layer4_t last;
+    last[0] = pair[1] - pair[0];
+    d.write(last);
+}
+"""
+_TWO_ARRAYS = """\
+void net(input_t a[3], input2_t b[2], layer3_t c[9], layer4_t d[1]) {
+    layer3_t sums[3] = {0, 0, 0};
+    for (int i = 0; i < 3; i++) {
+        sums[i] = a[i];
+        for (int j = 0; j < 3; j++)
+            c[3 * i + j] = sums[j];
+    }
+    d[0] = b[1] - b[0];
+}
+"""
+
+
+@pytest.mark.tool
+@needs("g++")
+@pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
+def test_several_inputs_and_outputs_follow_one_another_in_a_frame(io_type, tmp_path):
+    """Inputs of 3 x 6 and 2 x 17 bits (one word, two words), outputs of 9 x 8 and 1 x 40 bits (three, two)."""
+    types = (
+        FixedPoint(True, 2, 4),
+        FixedPoint(False, 10, 7),
+        FixedPoint(True, 4, 4),
+        FixedPoint(True, 33, 7),
+    )
+    names = ("input_t", "input2_t", "layer3_t", "layer4_t")
+    shapes = ((3, 1), (2,), (3, 3), (1,))
+    a, b, c, d = (
+        Side(Port(name, shape, dtype), name, 2)
+        for name, shape, dtype in zip(names, shapes, types, strict=True)
+    )
+    stream = io_type == "io_stream"
+    element = "nnet::array<{}, {}>" if stream else "{}"
+    defined = "".join(
+        f"typedef {element.format(_cpp(dtype), shape[-1])} {name};\n"
+        for name, shape, dtype in zip(names, shapes, types, strict=True)
+    )
+    head = '#include "ap_fixed.h"\n#include "nnet_utils/nnet_types.h"\n'
+    network = _TWO_STREAMS if stream else _TWO_ARRAYS
+    declared = network.split(" {")[0] + ";\n"
+    made = axis_files("net", io_type, [a, b], [c, d], ())
+    _build(
+        tmp_path,
+        made
+        | {
+            "firmware/defines.h": f"#ifndef D_H\n#define D_H\n{head}{defined}#endif\n",
+            "firmware/net.h": f'#include "hls_stream.h"\n#include "defines.h"\n{declared}',
+            "firmware/net.cpp": f'#include "net.h"\n#include "nnet_utils/nnet_helpers.h"\n{network}',
+        },
+    )
+    rng = np.random.default_rng(0)
+    left = rng.integers(-32, 32, (7, 3))
+    right = rng.integers(0, 2**17, (7, 2))
+    rows = np.tril(np.ones((3, 3), dtype=np.int64))[None] * left[:, None]
+    wanted = np.concatenate([rows.reshape(7, 9), right[:, 1:] - right[:, :1]], axis=1)
+    _write_data(tmp_path, np.concatenate([left, right], axis=1), wanted)
+    compared = _run(tmp_path)
+    assert (compared.stdout, compared.returncode) == ("PASS: 7 samples equal, 0 LSB\n", 0), compared.stderr
+    wanted[6, 9] += 1
+    _write_data(tmp_path, np.concatenate([left, right], axis=1), wanted)
+    assert _run(tmp_path).stdout.startswith("MISMATCH sample 6 output 9 ")
+    right[3, 1] = 2**17
+    _write_data(tmp_path, np.concatenate([left, right], axis=1), wanted)
+    assert "sample 3 input 4 must fit the input's type, not be 131072 LSB" in _run(tmp_path).stderr
+
+
 @pytest.mark.tool
 @needs("g++")
 def test_both_gearboxes_agree_with_plain_packing_for_every_shape(tmp_path):
     shapes = [(w, n, arrays) for w in (5, 16, 19, 40) for n in (1, 2, 3, 5, 8) for arrays in (1, 2, 3, 5)]
-    checks = "".join(f"    failed += check<{w}, {n}, {arrays}>();\n" for w, n, arrays in shapes)
+    checks = "".join(
+        f"    failed += check<{w}, {n}, {arrays}, {str(n != arrays).lower()}>();\n" for w, n, arrays in shapes
+    )
     source = (Path(__file__).parent / "golden" / "axis" / "gearbox.cpp").read_text(encoding="utf-8")
     (tmp_path / "gearbox.cpp").write_text(source.replace("    // checks\n", checks), encoding="utf-8")
     cpp = Path(__file__).parents[1] / "hls_templates" / "cpp"
@@ -362,7 +449,7 @@ def test_a_full_disk_is_an_error_of_its_own(data):
 def test_a_wrong_tlast_is_noticed(tmp_path):
     files = axis_files("net", SMALL.io_type, *_ports(SMALL), (("scale", 3),)) | _network(SMALL)
     broken, count = re.subn(
-        r"word\.last = sent == WORDS", "word.last = sent == 1", files["firmware/axis_top.h"]
+        r"word\.last = LAST && sent == WORDS", "word.last = sent == 1", files["firmware/axis_top.h"]
     )
     assert count == 1
     _build(tmp_path, files | {"firmware/axis_top.h": broken})
@@ -389,8 +476,8 @@ def test_a_layer_that_is_never_traced_is_refused(tmp_path):
 @pytest.mark.tool
 @needs("g++")
 def test_a_port_that_disagrees_with_the_network_does_not_compile(tmp_path, capfd):
-    narrower = Port("out", (3,), FixedPoint(True, 8, 10))
-    files = axis_files("net", SMALL.io_type, _ports(SMALL)[0], narrower, ()) | _network(SMALL)
+    narrower = Side(Port("out", (3,), FixedPoint(True, 8, 10)), "result_t")
+    files = axis_files("net", SMALL.io_type, _ports(SMALL)[0], [narrower], ()) | _network(SMALL)
     with pytest.raises(subprocess.CalledProcessError):
         _build(tmp_path, files)
-    assert "the network's output must be a fixed<18,8>" in capfd.readouterr().err
+    assert "the network's output 0 must be a fixed<18,8>" in capfd.readouterr().err

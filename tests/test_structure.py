@@ -12,12 +12,13 @@ PACKAGE = ROOT / "flow"
 STAGES = {"train", "prune", "simplify", "quantize", "compress", "convert", "emulate", "synthesize", "report"}
 LAYERS = [
     {"cli"},
-    {"progress", "doctor"},
+    {"progress", "doctor", "fit"},
     {"pipeline"},
     {"steps"},
     {"model_source"},
     {"config"},
     STAGES,
+    {"estimate"},
     {"fixed"},
     {
         "toolchains",
@@ -31,7 +32,7 @@ LAYERS = [
         "data",
         "networks",
     },
-    {"network", "plan", "boards", "names"},
+    {"network", "plan", "boards", "names", "folding"},
     {"resources"},
     {"types", "errors"},
 ]

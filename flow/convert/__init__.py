@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flow import boards, qonnx_graph
-from flow.convert.axis import axis_files
+from flow.convert.axis import Side, axis_files
 from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.fixed.graph import Conv, FixedGraph, Tensor
 from flow.lsb import exact_lsb, input_lsb
-from flow.types import Board, HlsProject, Progress, Quantized, silent
+from flow.resources import data_folder
+from flow.types import Board, HlsProject, Port, Progress, Quantized, silent
 
-SUPPORTED_OPERATORS = ("Quant", "Conv", "MatMul", "Gemm", "Add", "Relu", "MaxPool", "Flatten")
+if TYPE_CHECKING:
+    from flow.convert.hls4ml_project import Written
+
 IO_TYPES = ("io_stream", "io_parallel")
+KERNELS = "firmware/nnet_utils/flow"
+"""Where our kernels lie in the HLS project."""
 _OURS = ("build_lib.sh", "build_opt.tcl", "build_prj.tcl", "project.tcl", "vivado_synth.tcl", "tb_data")
 
 
@@ -33,10 +39,10 @@ def convert(
     hls: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> HlsProject:
-    """Write an HLS project for Vitis HLS whose layers have the widths of the network.
+    """Write an HLS project for Vitis HLS that computes what the network's fixed-point graph does.
 
-    Every type is inferred from the graph; the input takes the type of the input's quantizer, so that a
-    sample is rounded once. The graph is put into channels-last form and executed before and after.
+    Every type in the C++ is set from the graph: results as they are there, accumulators that hold every partial sum,
+    weights and biases as narrow as their numbers. What would stop a synthesis is refused here.
 
     Args:
         quantized: the network.
@@ -46,19 +52,20 @@ def convert(
         io_type: ``io_stream`` or ``io_parallel``; ``None``: streams where the network has convs.
         clock_period_ns: ``None``: the board's.
         golden_samples: test vectors that the C++ test bench carries.
-        hls: hls4ml's own keys: ``ReuseFactor`` and ``Strategy`` (for all layers), ``Precision`` (of what the
-            graph leaves open), ``Model``, ``LayerName`` (by the network's layer names). Without ``ReuseFactor``
-            and ``Strategy``, the resource strategy is taken and every layer is folded so that the multipliers
-            fit the DSP slices. Depthwise convs have the latency strategy only.
+        hls: hls4ml's own keys: ``ReuseFactor``, ``Strategy`` and ``Precision`` (for all layers), ``Model``,
+            ``LayerName`` (by the network's layer names). ``Precision`` may widen accumulators, weights and biases.
+            Without ``ReuseFactor`` and ``Strategy``, the resource strategy is taken and every layer is folded so
+            that the multipliers fit the DSP slices. Grouped and dilated convs are not folded.
         progress: see `flow.types.Progress`.
 
     Raises:
-        ConfigError: an unknown board, io_type or hls4ml key, an illegal reuse factor, a bad name.
-        UnsupportedError: an operator outside `SUPPORTED_OPERATORS`, a pool that io_stream does not have, or
-            what hls4ml refuses.
-        MismatchError: the channels-last graph does not equal the exported one.
+        ConfigError: an unknown board, io_type or hls4ml key, an illegal reuse factor, a type that loses bits, a
+            bad name.
+        UnsupportedError: what has no exact fixed-point graph, or what no synthesis would take.
+        MismatchError: hls4ml made something else of the graph.
     """
-    from flow.convert.hls4ml_project import write_project
+    from flow.convert.hls4ml_project import Target, write_project
+    from flow.fixed.lower import lower
 
     where = boards.load(board) if isinstance(board, str) else board
     period = where.clock_period_ns if clock_period_ns is None else clock_period_ns
@@ -70,90 +77,92 @@ def convert(
         raise ConfigError(f"convert: top must be a lower-case C identifier, not {top!r}; choose another name")
     if golden_samples < 1:
         raise ConfigError(f"convert: golden_samples must be at least 1, not {golden_samples}; 16 is usual")
-    out.mkdir(parents=True, exist_ok=True)
-    graph = qonnx_graph.load(quantized.onnx_path)
-    check_operators(graph)
-    if io_type is None:
-        convs = any(node.op_type == "Conv" for node in graph.graph.node)
-        io_type = "io_stream" if convs else "io_parallel"
-    if io_type not in IO_TYPES:
+    if io_type not in (None, *IO_TYPES):
         raise ConfigError(f"convert: io_type must be one of {', '.join(IO_TYPES)}, not {io_type!r}")
-    if io_type == "io_stream":
-        check_pools(graph)
-    progress(0, 3, "channels last")
-    channels_last = qonnx_graph.to_channels_last(graph)
-    channels_last.save(str(out / "model.onnx"))
+    out.mkdir(parents=True, exist_ok=True)
+    progress(0, 3, "fixed-point graph")
+    graph = lower(qonnx_graph.load(quantized.onnx_path))
+    if io_type is None:
+        convs = any(isinstance(node, Conv) for node in graph.nodes)
+        io_type = "io_stream" if convs else "io_parallel"
     progress(1, 3, "writing C++")
-    layers, output = write_project(
-        channels_last,
-        out,
-        top=top,
-        io_type=io_type,
-        part=where.part,
-        clock_period_ns=period,
-        dsps=where.resources.dsps or 0,
-        input_dtype=quantized.inputs[0].dtype,
-        options=dict(hls or {}),
-    )
+    target = Target(out, top, io_type, where.part, period, where.resources.dsps or 0)
+    written = write_project(graph, target, dict(hls or {}))
     project = HlsProject(
         path=out,
         top=top,
         io_type=io_type,
-        inputs=quantized.inputs,
-        outputs=(output,),
-        layers=layers,
-        onnx_path=out / "model.onnx",
+        inputs=tuple(map(_port, graph.inputs)),
+        outputs=tuple(_port(graph.tensors[name]) for name in graph.outputs),
+        layers=written.layers,
+        onnx_path=quantized.onnx_path,
         golden_path=quantized.golden_path,
         clock_period_ns=period,
         part=where.part,
     )
     progress(2, 3, "test bench")
-    _finish(project, golden_samples)
+    _finish(project, graph, written, golden_samples)
     return project
 
 
-def check_operators(graph: Any) -> None:
-    """Refuse operators that the flow does not convert, naming node, operator and rule."""
-    for node in graph.graph.node:
-        if node.op_type not in SUPPORTED_OPERATORS:
-            raise UnsupportedError(
-                f"convert: node {node.name!r} ({node.op_type}) is not supported; "
-                f"supported operators: {', '.join(SUPPORTED_OPERATORS)}"
-            )
+def _port(tensor: Tensor) -> Port:
+    if len(tensor.scale) != 1:
+        raise UnsupportedError(
+            f"convert: port {tensor.name!r} must have one scale, not one a channel; quantize it per tensor"
+        )
+    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.scale[0])
 
 
-def check_pools(graph: Any) -> None:
-    """Refuse pools that overlap or skip values: the streaming C++ stops at an assertion."""
-    for node in graph.graph.node:
-        if node.op_type != "MaxPool":
-            continue
-        sizes = {entry.name: "x".join(map(str, entry.ints)) for entry in node.attribute}
-        if sizes["kernel_shape"] != sizes["strides"]:
-            raise UnsupportedError(
-                f"convert: layer {node.name!r} (MaxPool, kernel {sizes['kernel_shape']}, stride {sizes['strides']}) is "
-                'not supported in io_stream; supported strides: the kernel\'s size; or choose io_type = "io_parallel"'
-            )
-
-
-def _finish(project: HlsProject, golden_samples: int) -> None:
-    """Put our top and test bench in the place of hls4ml's own, which never fails."""
+def _finish(project: HlsProject, graph: FixedGraph, written: Written, golden_samples: int) -> None:
+    """Put our top and test bench in the place of hls4ml's own, which never fails, and add our kernels."""
     for name in (*_OURS, f"{project.top}_bridge.cpp", f"{project.top}_test.cpp", "hls4ml_config.yml"):
         path = project.path / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    source, result = project.inputs[0], project.outputs[0]
     traced = [(layer.hls_name, int(np.prod(layer.shape))) for layer in project.layers]
-    for name, text in axis_files(project.top, project.io_type, source, result, traced).items():
+    inputs, outputs = (
+        [Side(port, *made) for port, made in zip(ports, found, strict=True)]
+        for ports, found in ((project.inputs, written.inputs), (project.outputs, written.outputs))
+    )
+    files = {**axis_files(project.top, project.io_type, inputs, outputs, traced), **kernel_files()}
+    for name, text in files.items():
         path = project.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     with np.load(project.golden_path) as golden:
-        inputs, outputs = golden["inputs"][:golden_samples], golden["outputs"][:golden_samples]
-    write_dat(project.path / "tb_data" / "inputs.dat", input_lsb(source, inputs))
-    write_dat(project.path / "tb_data" / "golden.dat", exact_lsb(result, outputs))
-    check_weights(project.path / "firmware" / "weights")
+        given = [
+            input_lsb(port, golden[name][:golden_samples])
+            for port, name in zip(project.inputs, port_names("inputs", project.inputs), strict=True)
+        ]
+        wanted = [
+            placed(graph.tensors[port.name], exact_lsb(port, golden[name][:golden_samples]))
+            for port, name in zip(project.outputs, port_names("outputs", project.outputs), strict=True)
+        ]
+    write_dat(project.path / "tb_data" / "inputs.dat", np.concatenate(given, axis=1))
+    write_dat(project.path / "tb_data" / "golden.dat", np.concatenate(wanted, axis=1))
+    check_weights(project.path / "firmware" / "weights", written.weights)
+
+
+def kernel_files() -> dict[str, str]:
+    """Return our own kernels, by their paths in the HLS project."""
+    folder = data_folder("hls_templates") / "cpp" / "kernels"
+    return {f"{KERNELS}/{path.name}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.h"))}
+
+
+def port_names(kind: str, ports: Sequence[Port]) -> list[str]:
+    """Return the names of the ports' arrays in golden.npz: ``inputs``, or ``inputs_0``, ``inputs_1``, ..."""
+    return [kind] if len(ports) == 1 else [f"{kind}_{number}" for number in range(len(ports))]
+
+
+def placed(tensor: Tensor, rows: np.ndarray) -> np.ndarray:
+    """Return values in the order of the file, (samples, values), in the order of a tensor of the graph."""
+    if tensor.order is None:
+        return rows
+    result = np.empty_like(rows)
+    result[:, tensor.order] = rows
+    return result
 
 
 def write_dat(path: Path, rows: np.ndarray) -> None:
@@ -162,13 +171,28 @@ def write_dat(path: Path, rows: np.ndarray) -> None:
     path.write_text("".join(" ".join(map(str, row)) + "\n" for row in rows.tolist()), encoding="utf-8")
 
 
-def check_weights(folder: Path) -> None:
-    """Check that the weights for synthesis (.h) are those for csim (.txt): hls4ml writes each number twice."""
-    for header in sorted(folder.glob("*.h")):
-        body = header.read_text(encoding="utf-8").split("{", 1)[1].split("}", 1)[0]
-        text = header.with_suffix(".txt").read_text(encoding="utf-8")
-        for_synthesis, for_csim = (np.array(part.split(","), dtype=np.float64) for part in (body, text))
-        if not np.array_equal(for_synthesis, for_csim):
-            raise MismatchError(
-                f"convert: {header.name} must hold the numbers of {header.stem}.txt, not others; report the network"
-            )
+def check_weights(folder: Path, expected: Mapping[str, tuple[np.ndarray, int]]) -> None:
+    """Check that the weights for synthesis (.h) and for csim (.txt) are the integers of the graph.
+
+    Args:
+        folder: hls4ml's weights.
+        expected: for each file's stem the integers in order, and their fraction bits.
+
+    Raises:
+        MismatchError: hls4ml, which writes each number twice, wrote another one.
+    """
+    found = {header.stem for header in folder.glob("*.h")}
+    if found != set(expected):
+        raise MismatchError(
+            f"convert: the weights must be {', '.join(sorted(expected))}, not {', '.join(sorted(found))}; "
+            "report the network"
+        )
+    for stem, (integers, fraction) in expected.items():
+        header = (folder / f"{stem}.h").read_text(encoding="utf-8")
+        text = (folder / f"{stem}.txt").read_text(encoding="utf-8")
+        for name, body in ((f"{stem}.h", header.split("{", 1)[1].split("}", 1)[0]), (f"{stem}.txt", text)):
+            steps = np.ldexp(np.array(body.split(","), dtype=np.float64), fraction)
+            if not np.array_equal(steps, integers):
+                raise MismatchError(
+                    f"convert: {name} must hold the integers of the graph, not others; report the network"
+                )

@@ -1,5 +1,7 @@
 """Writes the AXI4-Stream top around hls4ml's network, and the constants of its test bench.
 
+A frame is input 0's words, then input 1's, ...; each starts in a word of its own, and so do the outputs'.
+
 The work itself is C++ in ``hls_templates/cpp``, parameterised by types and constants; only a thin top and
 two headers are generated here.
 """
@@ -7,7 +9,8 @@ two headers are generated here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from flow.errors import ConfigError, UnsupportedError
 from flow.resources import data_folder
@@ -16,18 +19,13 @@ from flow.types import Port
 _TEMPLATES = {
     "firmware/axis_top.h": "axis_top.h",
     "tb/testbench.cpp": "testbench.cpp",
+    "tb/testbench.h": "testbench.h",
     "tb/emulation/ap_axi_sdata.h": "emulation/ap_axi_sdata.h",
 }
 # names that the generated C++ uses itself
-_TAKEN = frozenset(
-    {
-        *("flow_axis", "hls", "main", "nnet", "std"),
-        *("flow_input", "flow_output", "inputs", "outputs", "s_axis", "m_axis"),
-    }
-)
-# Elements of the streams around the network: an array is small and covers the gaps between two DMA
-# bursts from a shift register in LUTs; a frame is large.
-_DEPTHS = {"io_stream": 16, "io_parallel": 2}
+_TAKEN = frozenset({"flow_axis", "hls", "main", "nnet", "std", "words", "s_axis", "m_axis"})
+_FRAMES = 2
+"""Depth of the streams of whole frames around an io_parallel network."""
 
 _HEADER = """\
 // The AXI4-Stream top of {top}: words in, words out (axis_top.h has the format).
@@ -43,62 +41,49 @@ void {top}_axis(hls::stream<axis_word_t> &s_axis, hls::stream<axis_word_t> &m_ax
 #endif
 """
 
-_STREAM_TOP = """\
+# One process reads s_axis and one writes m_axis, however many ports there are: a stream has one reader, one writer.
+_TOP = """\
 #include "{top}_axis.h"
 #include "{top}.h"
+{types}
+static void {top}_unpack(hls::stream<axis_word_t> &words, {in_arguments}) {{
+    #pragma HLS INLINE off
+{unpack}}}
 
+static void {top}_pack({out_arguments}, hls::stream<axis_word_t> &words) {{
+    #pragma HLS INLINE off
+{pack}}}
+{frame}
 void {top}_axis(hls::stream<axis_word_t> &s_axis, hls::stream<axis_word_t> &m_axis) {{
     #pragma HLS INTERFACE axis port=s_axis
     #pragma HLS INTERFACE axis port=m_axis
     #pragma HLS INTERFACE ap_ctrl_none port=return
     #pragma HLS DATAFLOW
 
-    hls::stream<input_t> flow_input("flow_input");
-    #pragma HLS STREAM variable=flow_input depth={depth}
-    hls::stream<result_t> flow_output("flow_output");
-    #pragma HLS STREAM variable=flow_output depth={depth}
-
-    flow_axis::unpack<{inputs}>(s_axis, flow_input);
-    {top}(flow_input, flow_output);
-    flow_axis::pack<{outputs}>(flow_output, m_axis);
+{streams}
+    {top}_unpack(s_axis, {inputs});
+    {call}({inputs}, {outputs});
+    {top}_pack({outputs}, m_axis);
 }}
 """
 
 # The pragmas on the arrays repeat those of hls4ml's top: caller and callee must agree.
-_PARALLEL_TOP = """\
-#include "{top}_axis.h"
-#include "{top}.h"
-
-typedef nnet::array<input_t, {inputs}> flow_input_frame_t;
-typedef nnet::array<result_t, {outputs}> flow_output_frame_t;
-
-static void {top}_frame(hls::stream<flow_input_frame_t> &inputs, hls::stream<flow_output_frame_t> &outputs) {{
+_FRAME = """
+static void {top}_frame({in_arguments}, {out_arguments}) {{
     #pragma HLS INLINE off
-    input_t flow_input[{inputs}];
-    #pragma HLS ARRAY_RESHAPE variable=flow_input complete dim=0
-    result_t flow_output[{outputs}];
-    #pragma HLS ARRAY_PARTITION variable=flow_output complete dim=0
+{arrays}
+{load}    {top}({values});
+{store}}}
+"""
 
-    flow_axis::load(inputs, flow_input);
-    {top}(flow_input, flow_output);
-    flow_axis::store(flow_output, outputs);
-}}
+_STREAM = """\
+    hls::stream<{type}> {name}("{name}");
+    #pragma HLS STREAM variable={name} depth={depth}
+"""
 
-void {top}_axis(hls::stream<axis_word_t> &s_axis, hls::stream<axis_word_t> &m_axis) {{
-    #pragma HLS INTERFACE axis port=s_axis
-    #pragma HLS INTERFACE axis port=m_axis
-    #pragma HLS INTERFACE ap_ctrl_none port=return
-    #pragma HLS DATAFLOW
-
-    hls::stream<flow_input_frame_t> flow_input("flow_input");
-    #pragma HLS STREAM variable=flow_input depth={depth}
-    hls::stream<flow_output_frame_t> flow_output("flow_output");
-    #pragma HLS STREAM variable=flow_output depth={depth}
-
-    flow_axis::unpack<{inputs}>(s_axis, flow_input);
-    {top}_frame(flow_input, flow_output);
-    flow_axis::pack<{outputs}>(flow_output, m_axis);
-}}
+_ARRAY = """\
+    {type} {name}_values[{size}];
+    #pragma HLS ARRAY_{mode} variable={name}_values complete dim=0
 """
 
 _TB_CONFIG = """\
@@ -109,46 +94,69 @@ _TB_CONFIG = """\
 
 #include "{top}_axis.h"
 
-#define FLOW_TOP {top}_axis
-
-static const unsigned FLOW_INPUT_SIZE = {inputs};
-static const unsigned FLOW_OUTPUT_SIZE = {outputs};
-
-typedef {input_type} flow_input_t;
-typedef {output_type} flow_output_t;
-
-static const int FLOW_INPUT_FRACTION_BITS = {input_fraction};
-static const int FLOW_OUTPUT_FRACTION_BITS = {output_fraction};
+#include "testbench.h"
 
 {checks}
-struct flow_trace_layer {{
-    const char *name;
-    unsigned size;
-}};
+static const flow_port FLOW_INPUTS[] = {{{inputs}}};
+static const flow_port FLOW_OUTPUTS[] = {{{outputs}}};
 static const flow_trace_layer FLOW_TRACE_LAYERS[] = {{{layers}}};
-static const unsigned FLOW_TRACE_COUNT = {count};
+
+// cosim looks for a direct call of the top
+static void flow_run_top(hls::stream<axis_word_t> &to_top, hls::stream<axis_word_t> &from_top) {{
+    {top}_axis(to_top, from_top);
+}}
+
+const flow_design FLOW_DESIGN = {{FLOW_INPUTS, {input_count}, FLOW_OUTPUTS, {output_count}, FLOW_TRACE_LAYERS, {count},
+                                 flow_run_top}};
 
 #endif
 """
 
 _CHECK = """\
-static_assert(flow_axis::type_of<flow_{side}_t>::WIDTH == {width} &&
-                  flow_axis::type_of<flow_{side}_t>::SIGNED == {signed} &&
-                  flow_axis::type_of<flow_{side}_t>::FRACTION_BITS == {fraction},
-              "the network's {side} must be a {dtype}");
+static_assert(flow_axis::type_of<{type}>::WIDTH == {width} &&
+                  flow_axis::type_of<{type}>::SIGNED == {signed} &&
+                  flow_axis::type_of<{type}>::FRACTION_BITS == {fraction},
+              "the network's {name} must be a {dtype}");
 """
 
 
+@dataclass(frozen=True)
+class Side:
+    """A port of the network: its C++ type, and the depth of its stream (io_stream)."""
+
+    port: Port
+    type: str
+    depth: int = 0
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A stream between the gearboxes and the network."""
+
+    name: str
+    side: Side
+    type: str
+    depth: int
+
+    @property
+    def argument(self) -> str:
+        return f"hls::stream<{self.type}> &{self.name}"
+
+
 def axis_files(
-    top: str, io_type: str, input_port: Port, output_port: Port, layers: Iterable[tuple[str, int]]
+    top: str,
+    io_type: str,
+    inputs: Sequence[Side],
+    outputs: Sequence[Side],
+    layers: Iterable[tuple[str, int]],
 ) -> dict[str, str]:
     """Return the files that put hls4ml's network between two AXI4-Streams, by path in the HLS project.
 
     Args:
         top: name of hls4ml's top function; the new one is called ``<top>_axis``.
         io_type: ``io_stream`` or ``io_parallel``, as the project was converted.
-        input_port: the network's only input.
-        output_port: the network's only output.
+        inputs: the network's inputs, in the order of their words in a frame.
+        outputs: the network's outputs, likewise.
         layers: name and number of values of every layer that the test bench can trace.
 
     Returns:
@@ -164,19 +172,17 @@ def axis_files(
             f"convert: top must be a C identifier that the generated C++ leaves free, not {top!r}; "
             "choose another name"
         )
-    if io_type not in _DEPTHS:
+    if io_type not in ("io_stream", "io_parallel"):
         raise ConfigError(
-            f"convert: io_type must be one of {', '.join(_DEPTHS)}, not {io_type!r}; correct [convert]"
+            f"convert: io_type must be one of io_stream, io_parallel, not {io_type!r}; correct [convert]"
         )
-    for port in (input_port, output_port):
-        _check_width(port)
+    for side in (*inputs, *outputs):
+        _check_width(side.port)
     stream = io_type == "io_stream"
-    template = _STREAM_TOP if stream else _PARALLEL_TOP
-    sizes = {"inputs": input_port.size, "outputs": output_port.size}
     files = {
         f"firmware/{top}_axis.h": _HEADER.format(top=top, guard=top.upper()),
-        f"firmware/{top}_axis.cpp": template.format(top=top, depth=_DEPTHS[io_type], **sizes),
-        "tb/tb_config.h": _tb_config(top, stream, input_port, output_port, tuple(layers)),
+        f"firmware/{top}_axis.cpp": _top(top, stream, inputs, outputs),
+        "tb/tb_config.h": _tb_config(top, stream, inputs, outputs, tuple(layers)),
     }
     folder = data_folder("hls_templates") / "cpp"
     for name, source in _TEMPLATES.items():
@@ -184,8 +190,63 @@ def axis_files(
     return files
 
 
+def _top(top: str, stream: bool, inputs: Sequence[Side], outputs: Sequence[Side]) -> str:
+    given, made = _streams("flow_input", inputs, stream), _streams("flow_output", outputs, stream)
+    in_arguments = ", ".join(one.argument for one in given)
+    out_arguments = ", ".join(one.argument for one in made)
+    last = len(made) - 1
+    types = [f"typedef nnet::array<{s.side.type}, {s.side.port.size}> {s.type};" for s in (*given, *made)]
+    return _TOP.format(
+        top=top,
+        types="" if stream else "\n" + "\n".join(types) + "\n",
+        in_arguments=in_arguments,
+        out_arguments=out_arguments,
+        unpack="".join(f"    flow_axis::unpack<{s.side.port.size}>(words, {s.name});\n" for s in given),
+        pack="".join(
+            f"    flow_axis::pack<{s.side.port.size}, {str(place == last).lower()}>({s.name}, words);\n"
+            for place, s in enumerate(made)
+        ),
+        frame="" if stream else _frame(top, given, made, in_arguments, out_arguments),
+        streams="".join(_STREAM.format(type=s.type, name=s.name, depth=s.depth) for s in (*given, *made)),
+        inputs=", ".join(s.name for s in given),
+        outputs=", ".join(s.name for s in made),
+        call=top if stream else f"{top}_frame",
+    )
+
+
+def _streams(prefix: str, sides: Sequence[Side], stream: bool) -> list[_Stream]:
+    names = [f"{prefix}_{number}" for number in range(len(sides))] if len(sides) > 1 else [prefix]
+    return [
+        _Stream(name, side, side.type if stream else f"{name}_t", side.depth if stream else _FRAMES)
+        for name, side in zip(names, sides, strict=True)
+    ]
+
+
+def _frame(top: str, given: list[_Stream], made: list[_Stream], in_arguments: str, out_arguments: str) -> str:
+    """Return the function that takes a frame of each input from its stream and gives one of each output."""
+
+    def arrays(streams: list[_Stream], mode: str) -> str:
+        return "".join(
+            _ARRAY.format(type=s.side.type, name=s.name, size=s.side.port.size, mode=mode) for s in streams
+        )
+
+    return _FRAME.format(
+        top=top,
+        in_arguments=in_arguments,
+        out_arguments=out_arguments,
+        arrays=arrays(given, "RESHAPE") + arrays(made, "PARTITION"),
+        load="".join(f"    flow_axis::load({s.name}, {s.name}_values);\n" for s in given),
+        values=", ".join(f"{s.name}_values" for s in (*given, *made)),
+        store="".join(f"    flow_axis::store({s.name}_values, {s.name});\n" for s in made),
+    )
+
+
 def _tb_config(
-    top: str, stream: bool, input_port: Port, output_port: Port, layers: tuple[tuple[str, int], ...]
+    top: str,
+    stream: bool,
+    inputs: Sequence[Side],
+    outputs: Sequence[Side],
+    layers: tuple[tuple[str, int], ...],
 ) -> str:
     for name, _ in layers:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
@@ -193,27 +254,36 @@ def _tb_config(
                 f"convert: layer names must consist of letters, digits, '_', '.' and '-', not {name!r}; "
                 "rename the layer"
             )
-    element = "::value_type" if stream else ""
     # C++ has no empty arrays; the test bench reads FLOW_TRACE_COUNT elements
     shown = layers or (("", 0),)
     return _TB_CONFIG.format(
         top=top,
-        inputs=input_port.size,
-        outputs=output_port.size,
-        input_type=f"input_t{element}",
-        output_type=f"result_t{element}",
-        input_fraction=input_port.dtype.fraction_bits,
-        output_fraction=output_port.dtype.fraction_bits,
-        checks=_check("input", input_port) + _check("output", output_port),
+        checks="".join(
+            _check(what, number, side, stream)
+            for what, sides in (("input", inputs), ("output", outputs))
+            for number, side in enumerate(sides)
+        ),
+        inputs=_described("input", inputs),
+        outputs=_described("output", outputs),
         layers=", ".join(f'{{"{name}", {size}}}' for name, size in shown),
         count=len(layers),
+        input_count=len(inputs),
+        output_count=len(outputs),
     )
 
 
-def _check(side: str, port: Port) -> str:
-    dtype = port.dtype
+def _described(what: str, sides: Sequence[Side]) -> str:
+    return ", ".join(
+        f'{{"{what} {number}", {side.port.size}, {side.port.dtype.width}, {str(side.port.dtype.signed).lower()}}}'
+        for number, side in enumerate(sides)
+    )
+
+
+def _check(what: str, number: int, side: Side, stream: bool) -> str:
+    dtype = side.port.dtype
     return _CHECK.format(
-        side=side,
+        type=f"{side.type}::value_type" if stream else side.type,
+        name=f"{what} {number}",
         width=dtype.width,
         signed=str(dtype.signed).lower(),
         fraction=dtype.fraction_bits,

@@ -1,71 +1,72 @@
-"""hls4ml's only home: configuration, conversion, and what it wrote, layer by layer."""
+"""hls4ml's only home: configuration, conversion, and a check of what it made of every layer."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flow import qonnx_graph
-from flow.convert.folding import Fold, choose
-from flow.errors import ConfigError, FlowError, UnsupportedError
-from flow.types import FixedPoint, HlsLayer, Port
+import numpy as np
 
-DEFAULT_PRECISION = "fixed<16,6>"
-_COMMON_KEYS = ("ReuseFactor", "Strategy", "Precision")
-HLS_KEYS = (*_COMMON_KEYS, "Model", "LayerName")
-_MORE_KEYS = ("TargetCycles", "ConvImplementation", "Compression")
-MODEL_KEYS = (*_COMMON_KEYS, *_MORE_KEYS, "BramFactor", "PipelineStyle", "PipelineInterval", "TraceOutput")
-LAYER_KEYS = (*_COMMON_KEYS, *_MORE_KEYS, "ParallelizationFactor", "TableSize", "Trace")
-PRECISION_KEYS = ("default", "maximum", "result", "accum", "weight", "bias", "table")
-STRATEGIES = ("Latency", "Resource")
-_MULTIPLYING = ("Conv", "MatMul")
+from flow.convert import preflight
+from flow.convert.folds import chosen, folds_of
+from flow.convert.layer_list import Layer, layer_list
+from flow.convert.network import Part, processes
+from flow.convert.options import COMMON_KEYS, check_options, precisions
+from flow.convert.streams import depths
+from flow.errors import ConfigError, FlowError, MismatchError, UnsupportedError
+from flow.fixed.graph import Conv, Dense, FixedGraph, Reshape
+from flow.folding import Fold
+from flow.types import FixedPoint, HlsLayer
+
+_UNUSED_PRECISION = "fixed<16,6>"  # hls4ml wants a default; `_verify` finds a layer that takes it
 
 
-def write_project(
-    graph: Any,
-    out: Path,
-    *,
-    top: str,
-    io_type: str,
-    part: str,
-    clock_period_ns: float,
-    dsps: int,
-    input_dtype: FixedPoint,
-    options: Mapping[str, Any],
-) -> tuple[tuple[HlsLayer, ...], Port]:
-    """Convert a channels-last graph and write hls4ml's project; returns its layers and its output."""
-    import hls4ml
+@dataclass(frozen=True)
+class Written:
+    """What hls4ml wrote.
 
+    ``inputs``, ``outputs``: C++ type and FIFO depth of each port. ``weights``: for the stem of each weights file its
+    integers, in order, and their fraction bits.
+    """
+
+    layers: tuple[HlsLayer, ...]
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
+    weights: Mapping[str, tuple[np.ndarray, int]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the C++ goes and what it is for."""
+
+    out: Path
+    top: str
+    io_type: str
+    part: str
+    clock_period_ns: float
+    dsps: int
+
+
+def write_project(graph: FixedGraph, target: Target, options: Mapping[str, Any]) -> Written:
+    """Convert a fixed-point graph and write hls4ml's project.
+
+    Raises:
+        ConfigError: a key of ``[hls]`` breaks a rule.
+        UnsupportedError: a layer that the C++ does not have, or that no synthesis would take.
+        MismatchError: hls4ml made something else of a layer.
+    """
+    check_options(options, [node.name for node in graph.nodes])
     said = io.StringIO()  # hls4ml reports by printing
     try:
-        with contextlib.redirect_stdout(said):
-            config = hls4ml.utils.config_from_onnx_model(
-                graph, granularity="name", backend="Vitis", default_precision=DEFAULT_PRECISION
-            )
-            _configure(config, graph, input_dtype, options, dsps, io_type)
-            model = hls4ml.converters.convert_from_onnx_model(
-                graph,
-                hls_config=config,
-                backend="Vitis",
-                io_type=io_type,
-                output_dir=str(out),
-                project_name=top,
-                part=part,
-                clock_period=clock_period_ns,
-            )
-            folds = folds_of(graph, io_type)
-            layers = _layers(model, graph, folds)
-            _check_reuse(layers, folds, config)
-            traced = {layer.hls_name for layer in layers}
-            model.config.trace_output = True
-            for layer in model.get_layers():
-                layer.set_attr("trace", layer.name in traced)
-            model.write()
+        with contextlib.redirect_stdout(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _write(graph, target, options)
     except (FlowError, OSError):
         raise
     except Exception as error:
@@ -73,136 +74,106 @@ def write_project(
             f"convert: hls4ml refuses the network: {traceback.format_exception_only(error)[-1].strip()}; "
             "see docs/architecture.md for what converts"
         ) from error
-    result = next(iter(model.get_output_variables()))
-    return layers, Port(result.name, tuple(result.shape), _dtype(result.type.precision))
 
 
-def _configure(
-    config: dict[str, Any],
-    graph: Any,
-    input_dtype: FixedPoint,
+def _write(graph: FixedGraph, target: Target, options: Mapping[str, Any]) -> Written:
+    from hls4ml.backends import get_backend
+    from hls4ml.model import ModelGraph
+
+    from flow.convert import operators
+
+    operators.register()
+    layers = layer_list(graph, target.io_type)
+    folds = folds_of(graph, target.io_type)
+    configuration = _configuration(graph, layers, chosen(folds, options, target.dsps), options)
+    preflight.check_arrays(graph, layers, configuration["LayerName"], target.io_type)
+    config = {
+        **get_backend("Vitis").create_initial_config(
+            target.part, target.clock_period_ns, io_type=target.io_type
+        ),
+        "OutputDir": str(target.out),
+        "ProjectName": target.top,
+        "Backend": "Vitis",
+        "HLSConfig": configuration,
+    }
+    names = {layer.tensor.name: layer.name for layer in layers}
+    model = ModelGraph.from_layer_list(
+        config,
+        [layer.entry() for layer in layers],
+        [names[tensor.name] for tensor in graph.inputs],
+        [names[name] for name in graph.outputs],
+    )
+    _verify(model, layers, configuration["LayerName"])
+    made = _hls_layers(model, layers, folds)
+    preflight.check_reuse(made, folds, configuration["LayerName"])
+    depths = _set_depths(model, layers, graph) if target.io_type == "io_stream" else {}
+    model.config.trace_output = True
+    traced = {layer.hls_name for layer in made}
+    for layer in model.get_layers():
+        layer.set_attr("trace", layer.name in traced)
+    model.write()
+    return Written(
+        layers=made,
+        inputs=_ports(model.get_input_variables(), depths),
+        outputs=_ports(model.get_output_variables(), depths),
+        weights=_weights(model, layers),
+    )
+
+
+def _configuration(
+    graph: FixedGraph,
+    layers: Sequence[Layer],
+    folding: Mapping[str, Mapping[str, Any]],
     options: Mapping[str, Any],
-    dsps: int,
-    io_type: str,
-) -> None:
-    """Complete hls4ml's configuration in place: input type, folding, the user's own keys."""
-    names = [node.name for node in qonnx_graph.compute_nodes(graph)]
-    check_options(options, names)
-    by_layer = config["LayerName"]
-    by_layer[graph.graph.input[0].name]["Precision"]["result"] = _hls_type(input_dtype)
-    folds = folds_of(graph, io_type)
-    config["Model"].update(options.get("Model", {}))
-    config["Model"].update({key: options[key] for key in _COMMON_KEYS if key in options})
-    for_all = {**options.get("Model", {}), **options}
-    for key in ("ReuseFactor", "Strategy"):
-        if key in for_all:
-            for fold in folds:
-                by_layer[fold.name][key] = for_all[key]
-    if "ReuseFactor" not in for_all and for_all.get("Strategy", "Resource").lower() == "resource":
-        config["Model"]["Strategy"] = "Resource"
-        for name, factor in choose(folds, dsps).items():
-            by_layer[name].update(ReuseFactor=factor, Strategy="Resource")
-    for fold in folds:
-        if fold.depthwise:
-            by_layer[fold.name]["Strategy"] = "Latency"
-    for name, values in options.get("LayerName", {}).items():
-        for key, value in values.items():
-            if isinstance(value, Mapping) and isinstance(by_layer[name].get(key), dict):
-                by_layer[name][key].update(value)
-            else:
-                by_layer[name][key] = value
+) -> dict[str, Any]:
+    """Return hls4ml's HLSConfig: types, folding and the user's own keys of every layer."""
+    by_layer: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        node = layer.node
+        types = {key: _hls_type(dtype) for key, dtype in layer.types.items()}
+        own: dict[str, Any] = {}
+        if node is not None:
+            own = dict(options.get("LayerName", {}).get(node.name, {}))
+            types |= _given_types(layer, graph, options)
+            own = {**folding.get(node.name, {}), **own}
+        by_layer[layer.name] = {**own, "Precision": types}
+    general = {
+        **{key: value for key, value in options.get("Model", {}).items() if key not in COMMON_KEYS},
+        "Precision": {"default": _UNUSED_PRECISION},
+        "ReuseFactor": 1,
+        "Strategy": "Latency",
+    }
+    strategies = {keys["Strategy"] for keys in folding.values()}
+    if "Resource" in strategies:
+        general["Strategy"] = "Resource"
+    return {"Model": general, "LayerName": by_layer}
 
 
-def check_options(options: Mapping[str, Any], layers: Sequence[str]) -> None:
-    """Refuse keys, names and values that hls4ml would pass over in silence.
-
-    Args:
-        options: the table ``[hls]``.
-        layers: names of the network's layers.
-
-    Raises:
-        ConfigError: with the nearest name.
-    """
-    _check_table("[hls]", options, HLS_KEYS)
-    if "Model" in options:
-        _check_table("[hls.Model]", options["Model"], MODEL_KEYS)
-    by_layer = options.get("LayerName", {})
-    _check_is_table("[hls.LayerName]", by_layer)
-    for name, values in by_layer.items():
-        if name not in layers:
-            raise ConfigError(
-                f"[hls.LayerName]: name must be a layer of the network, not {name!r}; "
-                f"{_nearest(name, layers, 'layers')}"
-            )
-        _check_table(f"[hls.LayerName.{name}]", values, LAYER_KEYS)
+def _given_types(layer: Layer, graph: FixedGraph, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the types that the user gives for a layer, after they were found wide enough."""
+    node = layer.node
+    assert node is not None
+    general, own = precisions(options, node.name)
+    given = {**{key: text for key, text in general.items() if key in layer.types}, **own}
+    wanted = {key: _parsed(node.name, key, text) for key, text in given.items()}
+    preflight.check_precisions(node, wanted, layer.types, graph.tensors[node.inputs[0]].dtype)
+    return given
 
 
-def _check_table(table: str, values: Any, known: Sequence[str]) -> None:
-    _check_keys(table, values, known)
-    if isinstance(values.get("Precision"), Mapping):
-        _check_keys(f"{table[:-1]}.Precision]", values["Precision"], PRECISION_KEYS)
-    strategy, reuse = values.get("Strategy", "Latency"), values.get("ReuseFactor", 1)
-    if str(strategy).lower() not in map(str.lower, STRATEGIES):
+def _parsed(layer: str, key: str, text: str) -> FixedPoint:
+    from hls4ml.backends import get_backend
+
+    try:
+        return _dtype(get_backend("Vitis").convert_precision_string(text))
+    except (AttributeError, ValueError, IndexError, TypeError) as error:
         raise ConfigError(
-            f"{table}: Strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}; give one of them"
-        )
-    if type(reuse) is not int or reuse < 1:
-        raise ConfigError(
-            f"{table}: ReuseFactor must be a whole number from 1 on, not {reuse!r}; "
-            "leave it out to fold by the board's DSP slices"
-        )
-
-
-def _check_keys(table: str, values: Any, known: Sequence[str]) -> None:
-    _check_is_table(table, values)
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"{table}: key must be one of hls4ml's, not {key!r}; {_nearest(key, known, 'known keys')}"
-            )
-
-
-def _check_is_table(table: str, values: Any) -> None:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{table} must be a table, not {values!r}; write keys and values under it")
-
-
-def _nearest(name: str, known: Sequence[str], what: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"{what}: {', '.join(known)}"
-
-
-def folds_of(graph: Any, io_type: str) -> list[Fold]:
-    """Return the layers that multiply, with their shapes.
-
-    hls4ml's io_parallel conv computes wrongly, without a word, when the reuse factor exceeds its inputs.
-    """
-    folds = []
-    for node in qonnx_graph.compute_nodes(graph):
-        if node.op_type not in _MULTIPLYING:
-            continue
-        weight = graph.get_tensor_shape(node.input[1])
-        result = graph.get_tensor_shape(node.output[0])
-        if node.op_type == "Conv":
-            outputs, height, width, inputs = weight
-            positions = result[1] * result[2]
-            folds.append(
-                Fold(
-                    node.name,
-                    height * width * inputs,
-                    outputs,
-                    positions,
-                    limited=io_type == "io_parallel",
-                    depthwise=any(entry.name == "group" and entry.i > 1 for entry in node.attribute),
-                )
-            )
-        else:
-            folds.append(Fold(node.name, weight[0], weight[1], 1))
-    return folds
+            f"[hls]: Precision.{key} of layer {layer!r} must be a type such as fixed<16,6>, not {text!r}; "
+            "leave it out for the exact one"
+        ) from error
 
 
 def _hls_type(dtype: FixedPoint) -> str:
-    return f"{'' if dtype.signed else 'u'}fixed<{dtype.width},{dtype.integer_bits},RND_CONV,SAT>"
+    return str(dtype)
 
 
 def _dtype(precision: Any) -> FixedPoint:
@@ -210,71 +181,104 @@ def _dtype(precision: Any) -> FixedPoint:
     return FixedPoint(bool(precision.signed), integer, int(precision.width) - integer)
 
 
-def _layers(model: Any, graph: Any, folds: list[Fold]) -> tuple[HlsLayer, ...]:
-    """Return the layers of the C++ that stand for a tensor of the graph."""
-    known = set(qonnx_graph.activations(graph))
+def _verify(model: Any, layers: Sequence[Layer], keys: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that hls4ml left every layer, type and shape as they were given, and added copies of streams only."""
+    found = dict(model.graph)
+    for layer in layers:
+        made = found.pop(layer.name, None)
+        if made is None and layer.class_name == "Reshape":
+            continue  # the last one of io_parallel has nothing to do
+        if made is None or made.class_name not in (layer.class_name, f"Pointwise{layer.class_name}"):
+            raise _changed(layer, "kind", layer.class_name, made and made.class_name)
+        variable = made.get_output_variable()
+        if _dtype(variable.type.precision) != layer.types["result"]:
+            raise _changed(layer, "type", layer.types["result"], _dtype(variable.type.precision))
+        if tuple(variable.shape) != layer.tensor.shape:
+            raise _changed(layer, "shape", layer.tensor.shape, tuple(variable.shape))
+        for key in ("accum", "weight", "bias"):
+            if key in layer.types:
+                wanted = _parsed(layer.name, key, keys[layer.name]["Precision"][key])
+                if _dtype(made.get_attr(f"{key}_t").precision) != wanted:
+                    raise _changed(layer, key, wanted, _dtype(made.get_attr(f"{key}_t").precision))
+    for name, made in found.items():
+        if made.class_name != "Clone":
+            raise MismatchError(
+                f"convert: hls4ml must add nothing but copies of streams, not {name!r} ({made.class_name}); "
+                "report the network"
+            )
+
+
+def _changed(layer: Layer, what: str, wanted: Any, got: Any) -> MismatchError:
+    return MismatchError(
+        f"convert: hls4ml must keep the {what} of layer {layer.name!r}, {wanted}, not make it {got}; "
+        "report the network"
+    )
+
+
+def _hls_layers(model: Any, layers: Sequence[Layer], folds: Sequence[Fold]) -> tuple[HlsLayer, ...]:
+    """Return the layers of the C++ that compute something; a reshape only moves it."""
     by_name = {fold.name: fold for fold in folds}
-    written = {name for layer in model.get_layers() for name in layer.outputs}
-    layers = []
-    for layer in model.get_layers():
-        tensor = layer.outputs[0]
-        if tensor not in known or layer.class_name in ("Input", "Reshape"):
+    made = []
+    for layer in layers:
+        if layer.node is None or isinstance(layer.node, Reshape):
             continue
-        node = graph.find_producer(tensor)
-        variable = layer.get_output_variable()
-        fold = by_name.get(node.name)
-        reuse = int(layer.get_attr("reuse_factor")) if fold else None
-        layers.append(
+        fold = by_name.get(layer.node.name)
+        reuse = int(model.graph[layer.name].get_attr("reuse_factor")) if fold else None
+        made.append(
             HlsLayer(
-                name=node.name,
+                name=layer.node.name,
                 hls_name=layer.name,
-                kind=layer.class_name,
-                tensor=_golden_tensor(graph, tensor, written),
-                shape=tuple(int(extent) for extent in variable.shape),
-                dtype=_dtype(variable.type.precision),
+                kind=model.graph[layer.name].class_name,
+                tensor=layer.tensor.name,
+                shape=layer.tensor.shape,
+                dtype=layer.tensor.dtype,
                 reuse_factor=reuse,
                 multipliers=fold.multipliers(reuse) if fold and reuse else None,
             )
         )
-    return tuple(layers)
+    return tuple(made)
 
 
-def _golden_tensor(graph: Any, tensor: str, written: set[str]) -> str:
-    """Follow a tensor through what hls4ml has folded into the layer: its bias and its quantizer.
+def _set_depths(model: Any, layers: Sequence[Layer], graph: FixedGraph) -> dict[str, int]:
+    """Give every stream the depth it needs; returns the depths by the names of the variables."""
+    by_name = {layer.name: layer for layer in layers}
+    made = [(made, by_name.get(made.name)) for made in model.get_layers()]
+    shown = [
+        Part(part.name, part.class_name, tuple(part.inputs), tuple(part.outputs), layer)
+        for part, layer in made
+    ]
+    found = depths(processes(shown, tuple(model.outputs), graph))
+    by_variable = {}
+    for part, _ in made:
+        for name in part.outputs:
+            variable = part.variables[name]
+            if variable.pragma:
+                depth = found[name]
+                variable.pragma = ("stream", depth)
+                by_variable[variable.name] = depth
+    return by_variable
 
-    ``written``: the tensors that the layers of the C++ write; a Precision of the user's keeps layers apart.
-    """
-    while True:
-        readers = graph.find_consumers(tensor) or []
-        if len(readers) != 1:
-            return tensor
-        reader = readers[0]
-        if reader.output[0] in written:
-            return tensor
-        folded = reader.op_type == "Quant" and reader.input[0] == tensor
-        if reader.op_type == "Add":
-            folded = any(name not in qonnx_graph.activations(graph) for name in reader.input)
-        if not folded:
-            return tensor
-        tensor = reader.output[0]
+
+def _ports(variables: Sequence[Any], depths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple((variable.type.name, depths.get(variable.name, 0)) for variable in variables)
 
 
-def _check_reuse(layers: tuple[HlsLayer, ...], folds: list[Fold], config: Mapping[str, Any]) -> None:
-    """Refuse reuse factors that hls4ml would replace or compute wrongly with."""
-    legal = {fold.name: fold.legal for fold in folds}
+def _weights(model: Any, layers: Sequence[Layer]) -> dict[str, tuple[np.ndarray, int]]:
+    """Return the integers that each weights file must hold, in its order, and their fraction bits."""
+    files: dict[str, tuple[np.ndarray, int]] = {}
     for layer in layers:
-        if layer.reuse_factor is None:
-            continue
-        options = config["LayerName"].get(layer.name, {})
-        wanted = options.get("ReuseFactor", layer.reuse_factor)
-        resource = options.get("Strategy", "").lower() == "resource"
-        if resource and layer.kind.startswith("Depthwise"):
-            raise ConfigError(
-                f"[hls]: Strategy of layer {layer.name!r} must be Latency, not Resource, which hls4ml has not for "
-                "depthwise convs; leave it out"
-            )
-        if wanted != layer.reuse_factor or (resource and wanted not in legal[layer.name]):
-            raise ConfigError(
-                f"[hls]: ReuseFactor of layer {layer.name!r} must be one of "
-                f"{', '.join(map(str, legal[layer.name]))}, not {wanted}; give one of them, or leave it out"
-            )
+        made = model.graph.get(layer.name)
+        for key, variable in made.weights.items() if made is not None else ():
+            fraction = _dtype(variable.type.precision).fraction_bits
+            values = np.ldexp(np.asarray(variable.data, dtype=np.float64).reshape(-1), fraction)
+            files[variable.name] = values.astype(np.int64), fraction
+            node = layer.node
+            if isinstance(node, Dense | Conv) and key == "weight" and layer.multiplies:
+                resource = str(made.get_attr("strategy")).lower() == "resource"
+                own = node.weight if resource else np.moveaxis(node.weight, 0, -1)
+                files[variable.name] = own.reshape(-1) << fraction - node.weight_dtype.fraction_bits, fraction
+            if isinstance(node, Dense | Conv) and key == "bias" and "bias" in layer.types:
+                assert node.bias is not None
+                assert node.bias_dtype is not None
+                files[variable.name] = node.bias << (fraction - node.bias_dtype.fraction_bits), fraction
+    return files

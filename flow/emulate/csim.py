@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from flow import plan
-from flow.errors import ToolError
+from flow.emulate.objects import Objects, digest
+from flow.errors import ConfigError, ToolError
+from flow.resources import data_folder
 from flow.types import Command, HlsProject, Plan
 
-_LAYERS = "layers"
+HEADERS = ("light", "vendor")
+SLICE = 16
+"""Samples that a process runs at least: starting one takes as long as a few of them."""
+_SHOWN = 8
+_TOO_WIDE = "flow-emulation:"
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|Killed|cannot allocate memory|virtual memory exhausted|not -9;", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One file to compile; ``seen``: what its object depends on beside the headers that all designs share."""
+
+    name: str
+    source: Path
+    seen: tuple[Path, ...]
+    options: tuple[str, ...] = ()
 
 
 class Csim:
-    """A compiled HLS project in ``folder``."""
+    """A compiled HLS project in ``folder``.
+
+    Args:
+        design: the HLS project.
+        folder: where the program is linked and runs; made if it is missing.
+        compiler: a C++17 compiler on PATH.
+        optimization: its optimization option; -O1 compiles in half the time of -O2 and runs as fast.
+        timeout_s: limit for each program.
+        header: the headers of ap_fixed, ap_int and hls::stream: ``light`` are ours
+            (``hls_templates/cpp/emulation``), ``vendor`` those that hls4ml ships. A design with numbers too wide for
+            ours gets the vendor's; `header` says after `build` which it was.
+        jobs: processes that compile and that run samples at a time; ``None``: one a core.
+        cache: where compiled objects are kept; ``None``: in the user's cache folder.
+
+    Raises:
+        ConfigError: an unknown header.
+    """
 
     def __init__(
         self,
@@ -24,67 +64,211 @@ class Csim:
         compiler: str = "g++",
         optimization: str = "-O1",
         timeout_s: float = 1800,
+        *,
+        header: str = "light",
+        jobs: int | None = None,
+        cache: Path | None = None,
     ) -> None:
+        if header not in HEADERS:
+            raise ConfigError(
+                f"[emulate]: header must be one of {', '.join(HEADERS)}, not {header!r}; give one of them"
+            )
         self.design = design
         self.folder = folder.resolve()
         self.compiler = compiler
         self.optimization = optimization
         self.timeout_s = timeout_s
+        self.header = header
+        self.jobs = jobs or len(os.sched_getaffinity(0))
+        self.objects = Objects(cache)
+
+    # ------------------------------------------------------------ building
 
     def build(self) -> float:
         """Compile and link; returns the seconds it took.
 
         Raises:
-            ToolError: the compiler is missing or fails.
+            ToolError: the compiler is missing, fails, runs out of memory or past its time limit.
         """
         start = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
         weights = self.folder / "weights"  # where hls4ml's C++ looks for them, outside of synthesis
         weights.unlink(missing_ok=True)  # of a design that was built here before
         weights.symlink_to(self.design.path.resolve() / "firmware" / "weights")
-        plan.run(self.build_plan(), self.folder, subject="emulate", timeout_s=self.timeout_s)
+        plan.require(self.compiler, "emulate")
+        try:
+            self._build()
+        except ToolError as error:
+            if self.header == "vendor" or _TOO_WIDE not in str(error):
+                raise
+            self.header = "vendor"
+            self._build()
         return time.perf_counter() - start
 
-    def build_plan(self) -> Plan:
-        """Return the compiler calls: one object a source file, then the program."""
-        root = self.design.path.resolve()
-        sources = {
-            "net": root / "firmware" / f"{self.design.top}.cpp",
-            "axis": root / "firmware" / f"{self.design.top}_axis.cpp",
-            "testbench": root / "tb" / "testbench.cpp",
+    def _build(self) -> None:
+        """Compile what the cache does not have; where that fails, once more without the cache's entries."""
+        shared = self._header_key()
+        kept = {
+            unit: (digest((shared[0], unit.name), unit.seen), f"{unit.name}.o")
+            for unit in self._units(shared)
         }
-        includes = [f"-I{root / name}" for name in ("firmware", "firmware/ap_types", "tb", "tb/emulation")]
-        flags = ("-std=c++14", self.optimization, "-w", *includes)
-        compile_all = [
-            Command((self.compiler, *flags, "-c", str(path), "-o", f"{name}.o"), f"{name}.log")
-            for name, path in sources.items()
+        used = [key for key, name in (shared, *kept.values()) if self.objects.path(key, name).exists()]
+        try:
+            self._compile(shared, kept)
+        except ToolError:
+            if not used:
+                raise
+            for key in used:
+                self.objects.drop(key)
+            self._compile(shared, kept)
+
+    def _compile(self, shared: tuple[str, str], kept: dict[_Unit, tuple[str, str]]) -> None:
+        if self.light:
+            self.objects.get(*shared, self._precompile)
+        with ThreadPoolExecutor(self.jobs) as pool:
+            objects = list(pool.map(lambda unit: self._object(unit, kept[unit]), kept))
+        self._call(Command((self.compiler, *map(str, objects), "-o", "csim"), "link.log"), "csim")
+
+    def _precompile(self, path: Path) -> None:
+        source = path.with_suffix("")
+        source.write_bytes((_emulation() / source.name).read_bytes())
+        argv = (self.compiler, *self._flags(), "-x", "c++-header", str(source), "-o", str(path))
+        self._call(Command(argv, "csim.h.log"), path)
+
+    def _object(self, unit: _Unit, kept: tuple[str, str]) -> Path:
+        def make(path: Path) -> None:
+            argv = (self.compiler, *self._flags(), *unit.options, "-c", str(unit.source), "-o", str(path))
+            self._call(Command(argv, f"{unit.name}.log"), path)
+
+        return self.objects.get(*kept, make)
+
+    @property
+    def light(self) -> bool:
+        return self.header == "light"
+
+    def _flags(self) -> tuple[str, ...]:
+        root = self.design.path.resolve()
+        if self.light:
+            standard, folders = "-std=c++17", (_emulation(), root / "firmware", root / "tb")
+        else:
+            names = ("firmware", "firmware/ap_types", "tb", "tb/emulation")
+            standard, folders = "-std=c++14", tuple(root / name for name in names)
+        return (standard, self.optimization, "-w", *(f"-I{folder}" for folder in folders))
+
+    def _units(self, shared: tuple[str, str]) -> tuple[_Unit, ...]:
+        """Return the files of the program: the network, its top, the test bench, which is the same for all."""
+        root, top = self.design.path.resolve(), self.design.top
+        firmware = tuple(sorted((root / "firmware").glob("*.[ch]*")))
+        declared = tuple(sorted((root / "firmware" / "weights").glob("*.h")))
+        bench = (root / "tb" / "testbench.cpp", root / "tb" / "testbench.h")
+        config = root / "tb" / "tb_config.h"
+        first = ("-include", str(self.objects.path(*shared).with_suffix(""))) if self.light else ()
+        units = [
+            _Unit("net", root / "firmware" / f"{top}.cpp", (*firmware, *declared), first),
+            _Unit(
+                "top",
+                root / "firmware" / f"{top}_axis.cpp",
+                (*firmware, config),
+                (*first, "-include", str(config)),
+            ),
+            _Unit("testbench", bench[0], bench, ("-DFLOW_DESIGN_APART",)),
         ]
-        link = Command((self.compiler, *(f"{name}.o" for name in sources), "-o", "csim"), "link.log")
-        return Plan({}, (*compile_all, link), ("csim",))
+        if self.light:
+            source = _emulation() / "csim.cpp"
+            units.append(_Unit("csim", source, (source,)))
+        return tuple(units)
+
+    def _header_key(self) -> tuple[str, str]:
+        """Return the cache's key of the precompiled header: it depends on all that designs share."""
+        root = self.design.path.resolve()
+        folders = [root / "firmware" / "nnet_utils", root / "tb" / "emulation"]
+        folders.append(_emulation() if self.light else root / "firmware" / "ap_types")
+        headers = [path for folder in folders for path in sorted(folder.rglob("*.h"))]
+        compiler = f"{plan.find(self.compiler)} {plan.program_version(self.compiler)}"
+        facts = (compiler, self.header, self.optimization)
+        return digest(facts, [*headers, root / "firmware" / "axis_top.h"]), "csim.h.gch"
+
+    def _call(self, command: Command, product: Path | str) -> None:
+        """Run the compiler; its failure is told with its first messages."""
+        try:
+            plan.run(
+                Plan({}, (command,), (str(product),)),
+                self.folder,
+                subject="emulate",
+                timeout_s=self.timeout_s,
+            )
+        except ToolError as error:
+            log = self.folder / command.log
+            text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+            if "must exit with 0" not in str(error):
+                raise
+            raise ToolError(self._failure(str(error), text, log)) from error
+
+    def _failure(self, told: str, text: str, log: Path) -> str:
+        status = re.findall(r"must exit with 0, not (-?\d+);", told)[0]
+        if _OUT_OF_MEMORY.search(f"{text} not {status};"):
+            return (
+                f"emulate: {self.compiler!r} must have enough memory, not run out of it; give [emulate] jobs = 1 or "
+                f'optimization = "-O0", or a machine with more (its messages are in {log})'
+            )
+        lines = text.splitlines()
+        first = next((number for number, line in enumerate(lines) if "error" in line.lower()), 0)
+        shown = "\n".join(f"    {line}" for line in lines[first : first + _SHOWN])
+        return (
+            f'emulate: {self.compiler!r} must exit with 0, not {status}; [emulate] header = "vendor" tells whether '
+            f"the light headers are at fault; its first messages are\n{shown}\n    (all are in {log})"
+        )
+
+    # ------------------------------------------------------------ running
 
     def run(self, inputs_lsb: np.ndarray) -> np.ndarray:
         """Run samples through the AXI4-Stream top; int64 LSBs in and out, (samples, values)."""
-        self._call(inputs_lsb)
-        got = np.fromfile(self.folder / "outputs.bin", dtype="<i8")
-        return got.reshape(len(inputs_lsb), self.design.outputs[0].size)
+        size = sum(port.size for port in self.design.outputs)
+        parts = self._run(inputs_lsb, trace=False)
+        return np.concatenate(
+            [np.fromfile(part / "outputs.bin", dtype="<i8").reshape(-1, size) for part in parts]
+        )
 
     def trace(self, inputs_lsb: np.ndarray) -> dict[str, np.ndarray]:
         """Return the values of every layer by its C++ name; float64 (samples, values)."""
-        (self.folder / _LAYERS).mkdir(exist_ok=True)
-        self._call(inputs_lsb, _LAYERS)
+        parts = self._run(inputs_lsb, trace=True)
         return {
-            layer.hls_name: np.fromfile(self.folder / _LAYERS / f"{layer.hls_name}.f64", dtype="<f8").reshape(
-                len(inputs_lsb), -1
-            )
+            layer.hls_name: np.concatenate(
+                [np.fromfile(part / "layers" / f"{layer.hls_name}.f64", dtype="<f8") for part in parts]
+            ).reshape(len(inputs_lsb), -1)
             for layer in self.design.layers
         }
 
-    def _call(self, inputs_lsb: np.ndarray, *more: str) -> None:
+    def _run(self, inputs_lsb: np.ndarray, *, trace: bool) -> list[Path]:
+        """Run the samples in slices, each in a process of its own: hls4ml's line buffers are static."""
         program = self.folder / "csim"
         if not program.is_file():
             raise ToolError("emulate: the C++ must be built before it runs; call build() first")
-        np.ascontiguousarray(inputs_lsb, dtype="<i8").tofile(self.folder / "inputs.bin")
-        command = Command((str(program), "inputs.bin", "outputs.bin", *more), "csim.log")
-        plan.run(
-            Plan({}, (command,), ("outputs.bin",)), self.folder, subject="emulate", timeout_s=self.timeout_s
+        count = max(1, min(self.jobs, len(inputs_lsb) // SLICE))
+        folders = [self.folder / f"run{number}" for number in range(count)]
+        for folder, samples in zip(folders, np.array_split(inputs_lsb, count), strict=True):
+            (folder / "layers").mkdir(parents=True, exist_ok=True)
+            weights = folder / "weights"
+            if not weights.is_symlink():
+                weights.symlink_to(Path("..") / "weights")
+            np.ascontiguousarray(samples, dtype="<i8").tofile(folder / "inputs.bin")
+        command = Command(
+            (str(program), "inputs.bin", "outputs.bin", *(("layers",) if trace else ())), "csim.log"
         )
+        build = Plan({}, (command,), ("outputs.bin",))
+        with ThreadPoolExecutor(count) as pool:
+            futures = [
+                pool.submit(plan.run, build, folder, subject="emulate", timeout_s=self.timeout_s)
+                for folder in folders
+            ]
+            _results(futures)
+        return folders
+
+
+def _results(futures: Iterable[object]) -> None:
+    for future in futures:
+        future.result()  # type: ignore[attr-defined]
+
+
+def _emulation() -> Path:
+    return data_folder("hls_templates") / "cpp" / "emulation"

@@ -35,7 +35,7 @@ def fold(node: Any, inputs: Sequence[Array | None], opset: int, where: str) -> l
     """Return what a node makes of constants.
 
     Args:
-        node: a node of the file.
+        node: a node of the file, or one as `flow.qonnx_graph.FileNode`.
         inputs: its inputs, None where one is left out.
         opset: version of the operators.
         where: how errors name the node.
@@ -49,9 +49,10 @@ def fold(node: Any, inputs: Sequence[Array | None], opset: int, where: str) -> l
             f"onnx: {where} must read a tensor that depends on the input, not constants alone; "
             "export the network with constants folded"
         )
+    options = node.attributes if hasattr(node, "attributes") else attributes_of(node)
     try:
         with np.errstate(all="ignore"):
-            found = FOLDABLE[node.op_type](attributes_of(node), opset, *inputs)
+            found = FOLDABLE[node.op_type](options, opset, *inputs)
     except (ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError, KeyError) as error:
         raise ConfigError(
             f"onnx: {where} must fit its constants, not fail with {type(error).__name__}: {error}; export it anew"

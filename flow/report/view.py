@@ -11,6 +11,7 @@ from typing import Any
 from flow.report import drawing, text
 from flow.report.budget import Budget, budget
 from flow.report.equality import Equality, equality
+from flow.report.hardware import Hardware, hardware
 from flow.report.layers import Layers, layers, total_of
 from flow.report.storage import Storage, storage
 from flow.report.text import number, section, tables, words
@@ -83,6 +84,7 @@ class View:
     headline: str
     accuracies: Accuracies | None
     layers: Layers | None
+    hardware: Hardware | None
     courses: Courses | None
     equality: Equality
     budget: Budget
@@ -107,6 +109,7 @@ def view(manifest: Mapping[str, Any]) -> View:
         headline=_headline(manifest, chain, use),
         accuracies=_accuracies(manifest),
         layers=layers(manifest),
+        hardware=hardware(manifest),
         courses=_courses(manifest),
         equality=chain,
         budget=use,

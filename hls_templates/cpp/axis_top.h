@@ -2,8 +2,9 @@
 //
 // A value travels in a lane of 8, 16 or 32 bits, the smallest that holds it, sign- or zero-extended; a value
 // wider than 32 bits takes two words, the lower half first. The first value of a word lies in its lowest bits.
-// A frame starts in a word of its own, so its last word is padded with zeros. TLAST is high on the last word
-// that pack() writes of a frame; unpack() counts, and needs no TLAST.
+// A frame starts in a word of its own, so its last word is padded with zeros; where a network has several inputs
+// or outputs, each starts in a word of its own. TLAST is high on the last word of the last output of a frame;
+// unpack() counts, and needs no TLAST.
 //
 // Both gearboxes move a word or an array of values (whichever is smaller) in every clock cycle, through a
 // chain of slots that shifts by fixed distances: a slot is a lane, or half of a value's two words.
@@ -157,8 +158,9 @@ template <unsigned SIZE, class ARRAY> void unpack(hls::stream<axis_word_t> &word
     }
 }
 
-// Read the arrays of one frame of SIZE values and write them as words.
-template <unsigned SIZE, class ARRAY> void pack(hls::stream<ARRAY> &values, hls::stream<axis_word_t> &words) {
+// Read the arrays of one frame of SIZE values and write them as words; LAST: nothing follows in this frame.
+template <unsigned SIZE, bool LAST, class ARRAY>
+void pack(hls::stream<ARRAY> &values, hls::stream<axis_word_t> &words) {
     typedef typename ARRAY::value_type T;
     typedef layout<T> L;
     static_assert(SIZE % ARRAY::size == 0, "a frame must hold whole arrays");
@@ -207,7 +209,7 @@ template <unsigned SIZE, class ARRAY> void pack(hls::stream<ARRAY> &values, hls:
             word.data = pop_word<T>(slots);
             word.keep = -1;
             word.strb = -1;
-            word.last = sent == WORDS;
+            word.last = LAST && sent == WORDS;
             words.write(word);
             filled = filled > L::SLOTS_PER_WORD ? filled - L::SLOTS_PER_WORD : 0;
         }

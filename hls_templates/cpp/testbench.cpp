@@ -3,7 +3,7 @@
 //   testbench                                   compares tb_data/inputs.dat with tb_data/golden.dat, exactly
 //   testbench inputs.bin outputs.bin [folder]   runs inputs.bin; writes outputs.bin, and every layer to the folder
 //
-// Values are integers in LSBs. A line of a .dat file is a frame; a .bin file holds int64, a .f64 file doubles,
+// Values are integers in LSBs. A line of a .dat file is a frame, input after input (output after output); a .bin file holds int64, a .f64 file doubles,
 // both little-endian and without a header.
 //
 // Exit status: 0 equal (or written), 1 a value or the framing differs, 2 the arguments or a file that is read
@@ -25,7 +25,7 @@
 #include <string>
 #include <vector>
 
-#include "tb_config.h"
+#include "testbench.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the .bin and .f64 files are little-endian"
@@ -59,11 +59,22 @@ bool fits(int64_t value, int width, bool is_signed) {
     return width >= 64 || (value >= -(int64_t(1) << (width - 1)) && value < (int64_t(1) << (width - 1)));
 }
 
-// Put the values of a frame into words, first value in the lowest bits.
-std::vector<uint32_t> to_words(const frame_t &frame, unsigned lane) {
-    std::vector<uint32_t> words(frame_words(frame.size(), lane), 0);
-    for (size_t i = 0; i < frame.size(); i++) {
-        const uint64_t bits = uint64_t(frame[i]);
+unsigned values_of(const flow_port *ports, unsigned count) {
+    unsigned values = 0;
+    for (unsigned p = 0; p < count; p++)
+        values += ports[p].size;
+    return values;
+}
+
+const unsigned FLOW_INPUT_SIZE = values_of(FLOW_DESIGN.inputs, FLOW_DESIGN.input_count);
+const unsigned FLOW_OUTPUT_SIZE = values_of(FLOW_DESIGN.outputs, FLOW_DESIGN.output_count);
+
+// Put the values of a port into words, first value in the lowest bits.
+void to_words(const int64_t *values, const flow_port &port, std::vector<uint32_t> &words) {
+    const unsigned lane = lane_bits(port.width);
+    words.assign(frame_words(port.size, lane), 0);
+    for (size_t i = 0; i < port.size; i++) {
+        const uint64_t bits = uint64_t(values[i]);
         if (lane == 64) {
             words[2 * i] = uint32_t(bits);
             words[2 * i + 1] = uint32_t(bits >> 32);
@@ -72,10 +83,9 @@ std::vector<uint32_t> to_words(const frame_t &frame, unsigned lane) {
             words[i * lane / 32] |= (uint32_t(bits) & mask) << (i * lane % 32);
         }
     }
-    return words;
 }
 
-// Take the lane of value i out of a frame's words; a lane that is not extended right gives a wrong value.
+// Take the lane of value i out of a port's words; a lane that is not extended right gives a wrong value.
 int64_t from_words(const std::vector<uint32_t> &words, size_t i, unsigned lane, bool is_signed) {
     if (lane == 64)
         return int64_t(uint64_t(words[2 * i]) | uint64_t(words[2 * i + 1]) << 32);
@@ -94,54 +104,82 @@ int framing(size_t sample, const std::string &text) {
     return DIFFERENT;
 }
 
-// Run one frame through the top; checks the framing of its output.
-int run_frame(size_t sample, const frame_t &input, frame_t &output) {
-    static hls::stream<axis_word_t> to_top("to_top");
-    static hls::stream<axis_word_t> from_top("from_top");
-    const std::vector<uint32_t> sent = to_words(input, lane_bits(flow_axis::type_of<flow_input_t>::WIDTH));
-    for (size_t i = 0; i < sent.size(); i++) {
-        axis_word_t word;
-        word.data = sent[i];
-        word.keep = -1;
-        word.strb = -1;
-        word.last = i + 1 == sent.size();
-        to_top.write(word);
+void send(const frame_t &input, hls::stream<axis_word_t> &to_top, std::vector<uint32_t> &words) {
+    const size_t ports = FLOW_DESIGN.input_count;
+    const int64_t *values = input.data();
+    for (size_t p = 0; p < ports; p++) {
+        to_words(values, FLOW_DESIGN.inputs[p], words);
+        values += FLOW_DESIGN.inputs[p].size;
+        for (size_t i = 0; i < words.size(); i++) {
+            axis_word_t word;
+            word.data = words[i];
+            word.keep = -1;
+            word.strb = -1;
+            word.last = p + 1 == ports && i + 1 == words.size();
+            to_top.write(word);
+        }
     }
+}
 
-    FLOW_TOP(to_top, from_top);
-
-    if (!to_top.empty())
-        return framing(sample, "the top must read every input word, not leave some");
-    const unsigned lane = lane_bits(flow_axis::type_of<flow_output_t>::WIDTH);
-    std::vector<uint32_t> received(frame_words(FLOW_OUTPUT_SIZE, lane), 0);
-    for (size_t i = 0; i < received.size(); i++) {
+// Take the words of one output; `last`: it is the frame's last one.
+int receive(size_t sample, const flow_port &port, bool last, hls::stream<axis_word_t> &from_top,
+            std::vector<uint32_t> &words, int64_t *values) {
+    const unsigned lane = lane_bits(port.width);
+    words.resize(frame_words(port.size, lane));
+    for (size_t i = 0; i < words.size(); i++) {
         axis_word_t word;
         if (!from_top.read_nb(word))
             return framing(sample, "the top must write every output word, not fewer");
-        received[i] = uint32_t(word.data.to_uint64());
-        if ((word.last == 1) != (i + 1 == received.size()))
+        words[i] = uint32_t(word.data.to_uint64());
+        if ((word.last == 1) != (last && i + 1 == words.size()))
             return framing(sample, "TLAST must be high on the last output word, and only there");
         if (word.keep.to_uint64() != 0xf)
             return framing(sample, "TKEEP must be all ones");
     }
+    for (unsigned i = 0; i < port.size; i++)
+        values[i] = from_words(words, i, lane, port.is_signed);
+    const unsigned used = port.size * lane % 32;
+    if (used != 0 && words.back() >> used != 0)
+        return framing(sample, "the last word of an output must be padded with zeros");
+    return EQUAL;
+}
+
+// Run one frame through the top; checks the framing of its output.
+int run_frame(size_t sample, const frame_t &input, frame_t &output) {
+    static hls::stream<axis_word_t> to_top("to_top");
+    static hls::stream<axis_word_t> from_top("from_top");
+    static std::vector<uint32_t> words;
+    send(input, to_top, words);
+
+    FLOW_DESIGN.run(to_top, from_top);
+
+    if (!to_top.empty())
+        return framing(sample, "the top must read every input word, not leave some");
+    output.resize(FLOW_OUTPUT_SIZE);
+    const size_t ports = FLOW_DESIGN.output_count;
+    int64_t *values = output.data();
+    for (size_t p = 0; p < ports; p++) {
+        if (int status = receive(sample, FLOW_DESIGN.outputs[p], p + 1 == ports, from_top, words, values))
+            return status;
+        values += FLOW_DESIGN.outputs[p].size;
+    }
     if (!from_top.empty())
         return framing(sample, "the top must write one frame, not more words");
-    output.resize(FLOW_OUTPUT_SIZE);
-    for (unsigned i = 0; i < FLOW_OUTPUT_SIZE; i++)
-        output[i] = from_words(received, i, lane, flow_axis::type_of<flow_output_t>::SIGNED);
-    const unsigned used = FLOW_OUTPUT_SIZE * lane % 32;
-    if (used != 0 && received.back() >> used != 0)
-        return framing(sample, "the last output word must be padded with zeros");
     return EQUAL;
 }
 
 int check_input(size_t sample, const frame_t &frame) {
-    for (size_t i = 0; i < frame.size(); i++)
-        if (!fits(frame[i], flow_axis::type_of<flow_input_t>::WIDTH, flow_axis::type_of<flow_input_t>::SIGNED)) {
-            std::ostringstream text;
-            text << "sample " << sample << " input " << i << " must fit the input's type, not be " << frame[i] << " LSB";
-            return fail(BAD_INPUT, text.str());
-        }
+    size_t i = 0;
+    for (unsigned p = 0; p < FLOW_DESIGN.input_count; p++) {
+        const flow_port &port = FLOW_DESIGN.inputs[p];
+        for (const size_t end = i + port.size; i < end; i++)
+            if (!fits(frame[i], port.width, port.is_signed)) {
+                std::ostringstream text;
+                text << "sample " << sample << " input " << i << " must fit the input's type, not be " << frame[i]
+                     << " LSB";
+                return fail(BAD_INPUT, text.str());
+            }
+    }
     return EQUAL;
 }
 
@@ -250,16 +288,16 @@ class Output {
 // The layers' values of one sample, where hls4ml leaves them, and the files that they go to.
 class Trace {
   public:
-    Trace() : values(FLOW_TRACE_COUNT), files(FLOW_TRACE_COUNT) {}
+    Trace() : values(FLOW_DESIGN.layer_count), files(FLOW_DESIGN.layer_count) {}
     ~Trace() {
         nnet::trace_enabled = false;
         nnet::trace_outputs = NULL;
     }
     int open(const std::string &folder) {
-        for (unsigned i = 0; i < FLOW_TRACE_COUNT; i++) {
-            values[i].resize(FLOW_TRACE_LAYERS[i].size);
-            places[FLOW_TRACE_LAYERS[i].name] = values[i].data();
-            if (int status = files[i].open(folder + "/" + FLOW_TRACE_LAYERS[i].name + ".f64"))
+        for (unsigned i = 0; i < FLOW_DESIGN.layer_count; i++) {
+            values[i].resize(FLOW_DESIGN.layers[i].size);
+            places[FLOW_DESIGN.layers[i].name] = values[i].data();
+            if (int status = files[i].open(folder + "/" + FLOW_DESIGN.layers[i].name + ".f64"))
                 return status;
         }
         nnet::trace_outputs = &places;
@@ -276,7 +314,7 @@ class Trace {
         for (unsigned i = 0; i < values.size(); i++) {
             for (size_t j = 0; j < values[i].size(); j++)
                 if (values[i][j] != values[i][j])
-                    return fail(BAD_INPUT, std::string("layer '") + FLOW_TRACE_LAYERS[i].name +
+                    return fail(BAD_INPUT, std::string("layer '") + FLOW_DESIGN.layers[i].name +
                                                "' must be traced in full, not in part; convert with Trace = True");
             if (int status = files[i].write(values[i].data(), values[i].size() * sizeof(double)))
                 return status;

@@ -1,19 +1,29 @@
 #include "net_axis.h"
 #include "net.h"
 
-typedef nnet::array<input_t, 64> flow_input_frame_t;
-typedef nnet::array<result_t, 10> flow_output_frame_t;
+typedef nnet::array<input_t, 64> flow_input_t;
+typedef nnet::array<result_t, 10> flow_output_t;
 
-static void net_frame(hls::stream<flow_input_frame_t> &inputs, hls::stream<flow_output_frame_t> &outputs) {
+static void net_unpack(hls::stream<axis_word_t> &words, hls::stream<flow_input_t> &flow_input) {
     #pragma HLS INLINE off
-    input_t flow_input[64];
-    #pragma HLS ARRAY_RESHAPE variable=flow_input complete dim=0
-    result_t flow_output[10];
-    #pragma HLS ARRAY_PARTITION variable=flow_output complete dim=0
+    flow_axis::unpack<64>(words, flow_input);
+}
 
-    flow_axis::load(inputs, flow_input);
-    net(flow_input, flow_output);
-    flow_axis::store(flow_output, outputs);
+static void net_pack(hls::stream<flow_output_t> &flow_output, hls::stream<axis_word_t> &words) {
+    #pragma HLS INLINE off
+    flow_axis::pack<10, true>(flow_output, words);
+}
+
+static void net_frame(hls::stream<flow_input_t> &flow_input, hls::stream<flow_output_t> &flow_output) {
+    #pragma HLS INLINE off
+    input_t flow_input_values[64];
+    #pragma HLS ARRAY_RESHAPE variable=flow_input_values complete dim=0
+    result_t flow_output_values[10];
+    #pragma HLS ARRAY_PARTITION variable=flow_output_values complete dim=0
+
+    flow_axis::load(flow_input, flow_input_values);
+    net(flow_input_values, flow_output_values);
+    flow_axis::store(flow_output_values, flow_output);
 }
 
 void net_axis(hls::stream<axis_word_t> &s_axis, hls::stream<axis_word_t> &m_axis) {
@@ -22,12 +32,12 @@ void net_axis(hls::stream<axis_word_t> &s_axis, hls::stream<axis_word_t> &m_axis
     #pragma HLS INTERFACE ap_ctrl_none port=return
     #pragma HLS DATAFLOW
 
-    hls::stream<flow_input_frame_t> flow_input("flow_input");
+    hls::stream<flow_input_t> flow_input("flow_input");
     #pragma HLS STREAM variable=flow_input depth=2
-    hls::stream<flow_output_frame_t> flow_output("flow_output");
+    hls::stream<flow_output_t> flow_output("flow_output");
     #pragma HLS STREAM variable=flow_output depth=2
 
-    flow_axis::unpack<64>(s_axis, flow_input);
+    net_unpack(s_axis, flow_input);
     net_frame(flow_input, flow_output);
-    flow_axis::pack<10>(flow_output, m_axis);
+    net_pack(flow_output, m_axis);
 }

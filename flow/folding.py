@@ -14,8 +14,7 @@ DSP_SHARE = 0.8
 class Fold:
     """A layer as the folding sees it: ``inputs`` x ``outputs`` products at each of ``positions`` positions.
 
-    ``limited``: the reuse factor must not exceed ``inputs``. ``depthwise``: it is 1, as hls4ml folds with the
-    resource strategy only, which depthwise convs do not have.
+    ``limited``: the reuse factor must not exceed ``inputs``.
     """
 
     name: str
@@ -23,12 +22,9 @@ class Fold:
     outputs: int
     positions: int
     limited: bool = False
-    depthwise: bool = False
 
     @property
     def legal(self) -> tuple[int, ...]:
-        if self.depthwise:
-            return (1,)
         factors = legal_reuse_factors(self.inputs, self.outputs)
         return tuple(factor for factor in factors if factor <= self.inputs) if self.limited else factors
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow.convert.folding import DSP_SHARE, Fold, choose, legal_reuse_factors, total_multipliers
+from flow.folding import DSP_SHARE, Fold, choose, legal_reuse_factors, total_multipliers
 
 
 def hls4ml_accepts(n_in: int, n_out: int, rf: int) -> bool:
@@ -43,13 +43,6 @@ def test_a_limited_layer_is_folded_over_its_inputs_at_most() -> None:
     assert Fold("conv", 6, 4, 9, limited=True).legal == (1, 2, 3, 6)
 
 
-def test_a_depthwise_layer_is_not_folded() -> None:
-    fold = Fold("dw", 9, 4, 16, depthwise=True)
-    assert fold.legal == (1,)
-    assert choose([fold], 1) == {"dw": 1}
-    assert total_multipliers([fold], {"dw": 1}) == 36
-
-
 def interval(folds: tuple[Fold, ...], reuse: dict[str, int]) -> int:
     return max(fold.positions * reuse[fold.name] for fold in folds)
 
@@ -69,7 +62,7 @@ def brute_force(folds: tuple[Fold, ...], dsps: int) -> tuple[int, int] | None:
 
 
 FOLDS = st.lists(
-    st.tuples(st.integers(1, 12), st.integers(1, 8), st.integers(1, 20), st.booleans(), st.booleans()),
+    st.tuples(st.integers(1, 12), st.integers(1, 8), st.integers(1, 20), st.booleans()),
     min_size=1,
     max_size=3,
 ).map(lambda rows: tuple(Fold(f"layer{i}", *row) for i, row in enumerate(rows)))

@@ -1,0 +1,174 @@
+"""FIFO depths: how many tokens wait in each stream when a frame passes, by running it token by token.
+
+A token is one position of an activation, all channels. A layer is a sequence of steps a frame; a step waits for
+the tokens that it reads, then writes. The order that is run here never holds more tokens in a stream than its
+depth, so that no streams of these depths can deadlock, whatever the layers' speeds: which tokens pass does not
+depend on the order of the steps (Kahn's process networks).
+
+A pipelined loop stalls where nothing comes in, and keeps what it has read for as many steps as it is deep. `HOLD`
+is the most steps that a layer may keep so; a stream beside a chain of layers is deeper by as much for each of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from flow.errors import UnsupportedError
+
+HOLD = 16
+"""Steps that a layer may keep in its pipeline: its latency over its interval."""
+
+Step = tuple[tuple[str, ...], tuple[str, ...]]
+"""The streams that a step reads a token of, and those that it then writes a token to."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A layer: its steps for one frame."""
+
+    name: str
+    steps: Sequence[Step]
+
+
+def occupancy(processes: Sequence[Process], limits: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Return the most tokens that wait in each stream while one frame passes.
+
+    Args:
+        processes: in an order of execution, the source first.
+        limits: depths of streams; a step waits until there is room.
+
+    Raises:
+        UnsupportedError: the frame does not pass.
+    """
+    held: dict[str, int] = {}
+    readers: dict[str, int] = {}
+    writers: dict[str, int] = {}
+    for place, process in enumerate(processes):
+        for reads, writes in process.steps:
+            for name in reads:
+                readers[name] = place
+                held.setdefault(name, 0)
+            for name in writes:
+                writers[name] = place
+                held.setdefault(name, 0)
+    most = dict(held)
+    done = [0] * len(processes)
+    room = limits or {}
+    # the layer furthest down goes first, which keeps streams short
+    waiting = [-place for place in range(len(processes))]
+    heapq.heapify(waiting)
+    queued = [True] * len(processes)
+    while waiting:
+        place = -heapq.heappop(waiting)
+        queued[place] = False
+        steps = processes[place].steps
+        if done[place] == len(steps):
+            continue
+        reads, writes = steps[done[place]]
+        if not _ready(reads, writes, held, room):
+            continue
+        done[place] += 1
+        woken = [place]
+        for name in reads:
+            held[name] -= 1
+            if name in writers:
+                woken.append(writers[name])
+        for name in writes:
+            held[name] += 1
+            most[name] = max(most[name], held[name])
+            if name in readers:
+                woken.append(readers[name])
+        for other in woken:
+            if not queued[other]:
+                queued[other] = True
+                heapq.heappush(waiting, -other)
+    stuck = [
+        process.name for process, count in zip(processes, done, strict=True) if count < len(process.steps)
+    ]
+    left = [name for name, count in held.items() if count]
+    if stuck or left:
+        raise UnsupportedError(
+            f"convert: streams must let a frame pass, not stop at {', '.join(map(repr, stuck or left))}; "
+            'give their FIFOs more depth, or choose io_type = "io_parallel"'
+        )
+    return most
+
+
+def _ready(
+    reads: tuple[str, ...], writes: tuple[str, ...], held: Mapping[str, int], room: Mapping[str, int]
+) -> bool:
+    if any(held[name] < 1 for name in reads):
+        return False
+    return all(held[name] < room[name] for name in writes if name in room)
+
+
+def depths(processes: Sequence[Process]) -> dict[str, int]:
+    """Return a depth for each stream that no frame can deadlock with.
+
+    depth = tokens that wait + min(`HOLD` * layers on the longest way beside the stream, tokens a frame)
+    """
+    tokens: dict[str, int] = {}
+    levels: dict[str, int] = {}
+    ways: dict[str, int] = {}
+    for process in processes:
+        level = 1 + max((levels[name] for reads, _ in process.steps for name in reads), default=-1)
+        for reads, writes in process.steps:
+            for name in reads:
+                ways[name] = level - levels[name]
+            for name in writes:
+                levels[name] = level
+                tokens[name] = tokens.get(name, 0) + 1
+    most = occupancy(processes)
+    return {name: most[name] + min(HOLD * ways[name], count) for name, count in tokens.items()}
+
+
+def pipelined(process: Process, held: int) -> Process:
+    """Return a layer that keeps what it has read for ``held`` steps, or until the frame's last one."""
+    reads = [step[0] for step in process.steps] + [()] * held
+    writes = [()] * held + [step[1] for step in process.steps]
+    return Process(process.name, list(zip(reads, writes, strict=True)))
+
+
+def each(reads: tuple[str, ...], writes: tuple[str, ...], tokens: int) -> list[Step]:
+    """Return the steps of a layer that turns token after token into one token."""
+    return [(reads, writes)] * tokens
+
+
+def in_turn(streams: Iterable[tuple[str, int]], *, reading: bool) -> list[Step]:
+    """Return the steps that write (or read) streams one after the other, each whole."""
+    steps: list[Step] = []
+    for name, tokens in streams:
+        steps += [((name,), ()) if reading else ((), (name,))] * tokens
+    return steps
+
+
+def gathered(source: str, result: str, read: int, written: int) -> list[Step]:
+    """Return the steps of a layer that reads ``read`` tokens before it writes ``written``."""
+    return [((source,), ())] * read + [((), (result,))] * written
+
+
+def padded(source: str, result: str, size: tuple[int, ...], pads: tuple[tuple[int, int], ...]) -> list[Step]:
+    """Return the steps of a layer that writes zeros around what it reads; ``size``: what it reads."""
+    spans = [
+        [pad[0] <= place < pad[0] + extent for place in range(extent + sum(pad))]
+        for extent, pad in zip(size, pads, strict=True)
+    ]
+    outside: Step = ((), (result,))
+    through: Step = ((source,), (result,))
+    return [through if all(inside) else outside for inside in product(*spans)]
+
+
+def windows(
+    source: str, result: str, size: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...]
+) -> list[Step]:
+    """Return the steps of a layer that writes a window as soon as its last token is there."""
+    ends = [
+        [place >= span - 1 and (place - span + 1) % stride == 0 for place in range(extent)]
+        for extent, span, stride in zip(size, kernel, strides, strict=True)
+    ]
+    silent: Step = ((source,), ())
+    writing: Step = ((source,), (result,))
+    return [writing if all(complete) else silent for complete in product(*ends)]

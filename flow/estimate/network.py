@@ -1,0 +1,174 @@
+"""The work of a float network, as if it were quantized: before any training, in a second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flow.errors import UnsupportedError
+from flow.estimate.graph import Step, mark, window
+from flow.estimate.work import PRODUCTS, Work, constant_digits
+from flow.names import identifier
+from flow.network import TRANSPOSED, WEIGHTED, Example, kind, output_nodes, shapes
+
+if TYPE_CHECKING:
+    from torch import fx
+
+_FREE = (
+    "Dropout",
+    "Identity",
+    "Flatten",
+    "Unflatten",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "ReLU",
+    "ReLU6",
+    "Hardtanh",
+)
+"""Layers that vanish, or that the quantizer behind the layer before them does as well."""
+_POOLS = ("MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d")
+_GLOBAL = ("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d")
+_TABLES = ("Sigmoid", "Tanh", "ELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Hardswish", "Hardsigmoid")
+
+
+@dataclass(frozen=True)
+class Bits:
+    """The widths that a float network will get."""
+
+    weight: int
+    activation: int
+    input: int
+
+
+def network_work(graph: fx.GraphModule, example: Example, bits: Bits) -> tuple[Work, ...]:
+    """Return the work of a network's layers at assumed widths.
+
+    Each layer with weights gets a quantizer behind it, as the stage quantize puts one there. The weights are taken
+    as they are, so that a zero costs nothing where a layer is not folded.
+
+    Args:
+        graph: a graph of `flow.network.trace`, channels first.
+        example: one input tensor, or a tuple of them, with a batch dimension.
+        bits: the widths.
+
+    Raises:
+        UnsupportedError: a layer that convert has not.
+    """
+    sizes = shapes(graph, example)
+    widths: dict[str, int] = {}
+    forms: dict[str, tuple[int, ...]] = {}
+    steps: list[Step] = []
+    inputs, last = [], {node.name for node in output_nodes(graph)}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            inputs.append(node.name)
+            widths[node.name] = bits.input
+        if node.op in ("placeholder", "output", "get_attr") or node.name not in sizes:
+            continue
+        sources = tuple(source.name for source in node.all_input_nodes if source.name in sizes)
+        source = sources[0]
+        work = _work(graph, node, sizes, source, widths.get(source, bits.activation), bits)
+        form = forms.setdefault(source, sizes[source][1:])
+        if work is None:
+            widths[node.name], forms[node.name] = widths.get(source, bits.activation), form
+            steps.append(Step(None, sources, node.name))
+            continue
+        work = replace(work, scans=max(work.scans, math.prod(form[1:])), channels=form[0])
+        widths[node.name] = bits.activation
+        steps.append(Step(work, sources, node.name))
+        if work.kind == PRODUCTS and node.name not in last:
+            steps.append(Step(_quantizer(work, bits.activation), (node.name,), node.name))
+    return mark(steps, inputs, last)
+
+
+def _quantizer(work: Work, output_bits: int) -> Work:
+    return Work(
+        f"{work.name} quantizer",
+        "rescale",
+        1,
+        work.outputs,
+        work.output_bits,
+        output_bits,
+        positions=work.positions,
+        scans=work.positions,
+        channels=work.outputs,
+    )
+
+
+def _work(
+    graph: fx.GraphModule,
+    node: fx.Node,
+    sizes: Mapping[str, tuple[int, ...]],
+    source: str,
+    input_bits: int,
+    bits: Bits,
+) -> Work | None:
+    _, channels, *extent = sizes[node.name]
+    made = Work(
+        node.name, "move", 1, channels, input_bits, bits.activation, positions=math.prod(extent), scans=1
+    )
+    if node.op != "call_module":
+        name = getattr(node.target, "__name__", str(node.target))
+        return replace(made, kind={"add": "add", "mul": "scale"}.get(name, "move"), weight_bits=input_bits)
+    module = graph.get_submodule(str(node.target))
+    what, made = kind(module), replace(made, name=identifier(str(node.target)))
+    if what in TRANSPOSED:
+        raise UnsupportedError(
+            f"fit: layer {node.target!r} ({what}) is not supported; take an upsampling and a conv in its place"
+        )
+    if what in _FREE:
+        return None
+    if what in WEIGHTED:
+        return _product(made, module, sizes[source], input_bits, bits)
+    if what in _POOLS or what in _GLOBAL:
+        return _pool(made, module, sizes[source], what in _GLOBAL)
+    if what in _TABLES:
+        return replace(made, kind="table", entries=2**input_bits)
+    if "Softmax" in what:
+        return replace(made, kind="softmax")
+    return replace(made, kind="scale" if "ReLU" in what else "move", weight_bits=bits.weight)
+
+
+def _product(made: Work, module: Any, shape: tuple[int, ...], input_bits: int, bits: Bits) -> Work:
+    weight = module.weight.detach().cpu().numpy().astype(np.float64)
+    inputs = math.prod(weight.shape[1:])
+    largest = float(np.abs(weight).max(initial=0.0)) or 1.0
+    step = 2.0 ** (math.ceil(math.log2(largest)) - (bits.weight - 1))
+    limit = 2 ** (bits.weight - 1)
+    digits, wide = constant_digits(np.clip(np.rint(weight / step), -limit, limit - 1), input_bits)
+    output_bits = input_bits + bits.weight + math.ceil(math.log2(max(2, inputs)))
+    made = replace(
+        made,
+        kind=PRODUCTS,
+        inputs=inputs,
+        weight_bits=bits.weight,
+        output_bits=output_bits,
+        digits=digits,
+        wide=wide,
+        grouped=getattr(module, "groups", 1) > 1,
+    )
+    if not hasattr(module, "kernel_size"):
+        return made
+    pads = [(pad, pad) for pad in module.padding]
+    rows = [(size - 1) * step for size, step in zip(module.kernel_size, module.dilation, strict=True)]
+    scans, line_bits = window((*shape[2:], shape[1]), input_bits, pads, rows)
+    own = made.grouped or set(module.dilation) != {1}
+    return replace(made, window=True, own_kernel=own, scans=scans, line_bits=line_bits)
+
+
+def _pool(made: Work, module: Any, shape: tuple[int, ...], whole: bool) -> Work:
+    extent = shape[2:]
+
+    def each(value: Any) -> list[int]:
+        return [int(v) for v in value] if isinstance(value, tuple | list) else [int(value)] * len(extent)
+
+    sizes = list(extent) if whole else each(module.kernel_size)
+    pads = [(0, 0)] * len(extent) if whole else [(pad, pad) for pad in each(module.padding)]
+    scans, line_bits = window((*extent, shape[1]), made.input_bits, pads, [size - 1 for size in sizes])
+    if whole:  # it adds up as values come: one sum a channel
+        return replace(made, kind="pool", inputs=1, scans=scans)
+    return replace(made, kind="pool", inputs=math.prod(sizes), scans=scans, line_bits=line_bits)

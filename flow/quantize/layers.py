@@ -1,0 +1,170 @@
+"""What stands in a quantized network in the place of a float layer. The only home of brevitas' layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import brevitas.nn as qnn
+import numpy as np
+import torch
+from brevitas.inject.enum import QuantType
+from brevitas.quant import (
+    Int8ActPerTensorFixedPoint,
+    Int8WeightPerTensorFixedPoint,
+    Int16Bias,
+    Uint8ActPerTensorFixedPoint,
+)
+from torch import nn
+from torch.nn import functional
+
+from flow.network import evaluating, kind
+
+SPREAD = 2.0**-8
+"""A channel's range is at least this share of the layer's: biases and sums of all channels keep to one range."""
+SLOPE_BITS = 4
+"""Slopes times sums of up to 20 bits are exact in float32."""
+
+
+def quantizer(bits: int, signed: bool) -> nn.Module:
+    """Return a quantizer of activations with one power-of-two scale."""
+    what = Int8ActPerTensorFixedPoint if signed else Uint8ActPerTensorFixedPoint
+    return qnn.QuantIdentity(act_quant=what, bit_width=bits, return_quant_tensor=True)  # type: ignore[no-any-return]
+
+
+def relu(bits: int) -> nn.Module:
+    """Return a ReLU with its quantizer."""
+    return qnn.QuantReLU(  # type: ignore[no-any-return]
+        act_quant=Uint8ActPerTensorFixedPoint, bit_width=bits, return_quant_tensor=True
+    )
+
+
+class Range(nn.Module):  # type: ignore[misc]
+    """What weights span: their largest magnitude; at 1 and 2 bits what keeps the squared error of normal ones small.
+
+    Weights that are all zero span 1, which the steps of their biases depend on. Rounded up to a power of two later.
+    """
+
+    def __init__(self, bit_width: int, stats_reduce_dim: int | None) -> None:
+        super().__init__()
+        self.bits = bit_width
+        self.channels = stats_reduce_dim
+
+    def forward(self, weights: torch.Tensor) -> torch.Tensor:
+        size = weights.abs()
+        if self.bits > 2:
+            span = size.amax() if self.channels is None else size.amax(self.channels)
+        else:  # the nearest power of two to the mean (1 bit), or to the best step, 1.5 times the mean (2 bits)
+            mean = size.mean() if self.channels is None else size.mean(self.channels)
+            span = mean * 2**-0.5 * (1 if self.bits == 1 else 3)
+        span = torch.maximum(span, span.detach().amax() * SPREAD)
+        return torch.where(span > 0, span, torch.ones_like(span))
+
+
+def weighted(module: Any, weight_bits: int, bias_bits: int, per_channel: bool) -> nn.Module:
+    """Return a Conv or Linear layer with quantized weights and biases."""
+    options: dict[str, Any] = {
+        "bias": True,
+        "weight_quant": Int8WeightPerTensorFixedPoint,
+        "weight_bit_width": weight_bits,
+        "weight_scaling_stats_impl": Range,
+        "weight_scaling_per_output_channel": per_channel,
+        "bias_quant": Int16Bias,
+        "bias_bit_width": bias_bits,
+    }
+    if weight_bits == 1:
+        options["weight_quant_type"] = QuantType.BINARY
+    made: Any
+    if kind(module) == "Linear":
+        made = qnn.QuantLinear(module.in_features, module.out_features, **options)
+    else:
+        keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        conv = qnn.QuantConv1d if kind(module) == "Conv1d" else qnn.QuantConv2d
+        made = conv(**{key: getattr(module, key) for key in keys}, **options)
+    with torch.no_grad():
+        made.weight.copy_(module.weight)
+        made.bias.copy_(torch.zeros_like(made.bias) if module.bias is None else module.bias)
+    made.weight.requires_grad_(
+        bool(module.weight.any())
+    )  # zeros that begin to train would shrink the biases' steps
+    return made  # type: ignore[no-any-return]
+
+
+def sloped(module: Any) -> nn.Module:
+    """Return a LeakyReLU or PReLU whose slopes have `SLOPE_BITS` bits; they stay as they are in training."""
+    if kind(module) == "LeakyReLU":
+        return nn.LeakyReLU(float(_on_grid(torch.tensor(module.negative_slope))))
+    made = nn.PReLU(module.num_parameters)
+    with torch.no_grad():
+        made.weight.copy_(_on_grid(module.weight.detach()))
+    return made.requires_grad_(False)
+
+
+def _on_grid(slopes: torch.Tensor) -> torch.Tensor:
+    largest = slopes.abs().max().double()
+    step = 2.0 ** (torch.frexp(largest)[1] - SLOPE_BITS)
+    return (slopes.double() / step).round().mul(step).float()
+
+
+class HardSigmoid(nn.Module):  # type: ignore[misc]
+    """relu6(x + 3) / 6, operation by operation: a factor 1/6 would not be exact."""
+
+    def forward(self, x: Any) -> torch.Tensor:
+        return functional.relu6(_real(x) + 3) / 6
+
+
+class HardSwish(nn.Module):  # type: ignore[misc]
+    """x * relu6(x + 3) / 6, operation by operation: a factor 1/6 would not be exact."""
+
+    def forward(self, x: Any) -> torch.Tensor:
+        return _real(x) * functional.relu6(_real(x) + 3) / 6
+
+
+class LookUp(nn.Module):  # type: ignore[misc]
+    """A function of one tensor as a table; ``inputs`` and ``values``: float32, for each integer that it can hold."""
+
+    def __init__(self, function: nn.Module, given: Any) -> None:
+        """Tabulate ``function`` over what the quantized tensor ``given`` can hold."""
+        super().__init__()
+        self.what = kind(function)
+        bits, signed = int(given.bit_width), bool(given.signed)
+        self.least = -(1 << (bits - 1)) if signed else 0
+        codes = np.arange(self.least, self.least + (1 << bits))
+        self.inputs = (codes * float(given.scale)).astype(np.float32)
+        with torch.no_grad():
+            self.values = function(torch.from_numpy(self.inputs)).numpy()
+
+    def forward(self, x: Any) -> torch.Tensor:
+        codes = (x.value / x.scale).round().long() - self.least
+        return torch.from_numpy(self.values).to(x.value.dtype)[codes]
+
+
+def inputs_of(quant: Any, names: list[str], sample: Any) -> list[Any]:
+    """Return what the layers of these names read, for a sample."""
+    seen: dict[str, Any] = {}
+    hooks = [
+        quant.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: seen.update({name: args[0]})
+        )
+        for name in names
+    ]
+    with torch.no_grad(), evaluating(quant):
+        quant(*sample)
+    for hook in hooks:
+        hook.remove()
+    return [seen[name] for name in names]
+
+
+class Values(nn.Module):  # type: ignore[misc]
+    """A network whose outputs are plain tensors, without the scales that Brevitas hands on."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        outputs = self.network(*inputs)
+        return tuple(map(_real, outputs)) if type(outputs) is tuple else _real(outputs)
+
+
+def _real(x: Any) -> Any:
+    return getattr(x, "value", x)
