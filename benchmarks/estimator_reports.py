@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flow.estimate import BLOCK_BITS, NAMES, Parts, Work, constant_digits, parts
+from flow.estimate import (
+    BLOCK_BITS,
+    NAMES,
+    Parts,
+    Work,
+    constant_digits,
+    design_cost,
+    layer_cost,
+    on_board,
+    parts,
+)
 from flow.toolchains.vitis import parse_csynth_xml, parse_utilization
 from flow.toolchains.vitis_modules import parse_modules
 from flow.types import Report, Resources
@@ -306,3 +316,42 @@ def shell() -> dict[str, float]:
         )
     luts, flip_flops, dsps, bits = np.max(taken, axis=0)
     return {"luts": luts, "flip_flops": flip_flops, "dsps": dsps, "blocks": bits / BLOCK_BITS}
+
+
+def whole_mlp() -> dict[str, dict[str, list[int]]]:
+    """Return a whole network's figures, in the order of `NAMES`, beside those of its reports: the MLP 16-64-32-32-5."""
+    found = {}
+    for io_type, top, kind in (("io_stream", "stream", "stream"), ("io_parallel", "parallel", "ap_fixed")):
+        made = [(work, reuse, layer_cost(work, reuse, io_type)) for work, reuse in _mlp()]
+        true = _total(_TOPS[top])
+        placed = parse_utilization(
+            next((MLP / f"dma_test_pynq_{kind}").glob("*/*.runs/impl_1/*_utilization_placed.rpt"))
+        )
+        found[io_type] = {
+            "predicted": list(design_cost([cost for _, _, cost in made], io_type).amounts()),
+            "csynth": _amounts(true),
+            "board": [round(amount) for amount in on_board(made)],
+            "placed": _amounts(placed),
+        }
+    return found
+
+
+def _amounts(resources: Resources) -> list[int]:
+    return [
+        resources.luts or 0,
+        resources.flip_flops or 0,
+        resources.dsps or 0,
+        (resources.bram_bits or 0) // BLOCK_BITS,
+    ]
+
+
+def _mlp() -> list[tuple[Work, int]]:
+    layers = []
+    for index, (inputs, outputs, bits, reuse) in enumerate(
+        ((16, 64, 16, 64), (64, 32, 7, 64), (32, 32, 7, 64), (32, 5, 7, 32))
+    ):
+        layers.append((Work(f"fc{index}", "product", inputs, outputs, bits, 16, 7), reuse))
+        last = index == 3
+        kind, result = ("softmax", 16) if last else ("rescale", 7)
+        layers.append((Work(f"{kind}{index}", kind, 1, outputs, 16, result), 1))
+    return layers

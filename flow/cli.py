@@ -104,19 +104,25 @@ def fit(
     io_type: Annotated[str | None, typer.Option(help="io_stream or io_parallel; default: what fits.")] = None,
     weight_bits: Annotated[int | None, typer.Option(help="Assumed, for a float network.")] = None,
     activation_bits: Annotated[int | None, typer.Option(help="Assumed, for a float network.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Put the design into the flow.toml.")] = False,
+    write: Annotated[Path | None, typer.Option(help="A flow.toml to put the design into.")] = None,
+    finn: Annotated[
+        bool, typer.Option("--finn", help="Also FINN's estimates of a quantized network; see docs/finn.md.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Choose reuse factors that bring a network onto a board at a rate, or say what is short and what would help.
 
     Nothing is trained or synthesized. The exit status is 1 where the network does not fit.
     """
+    from tempfile import TemporaryDirectory
+
+    from flow.fit import beside, text
     from flow.fit import fit as fit_network
-    from flow.fit import text
     from flow.fit.writing import check_target
     from flow.fit.writing import write as write_fit
 
-    path = check_target(source) if write else None
+    if write is not None:
+        check_target(write)
     made = fit_network(
         source,
         target_fps=target_fps,
@@ -125,15 +131,76 @@ def fit(
         weight_bits=weight_bits,
         activation_bits=activation_bits,
     )
+    theirs = None
+    if finn:
+        with TemporaryDirectory() as folder:
+            theirs = beside.finn_report(made, Path(folder))
     if as_json:
-        print(json.dumps(text.as_json(made), indent=1))
+        print(json.dumps(text.as_json(made) | ({"finn": theirs.values()} if theirs else {}), indent=1))
     else:
         print(text.head(made))
         _table(text.HEADS, text.rows(made), right=(2, 4, 5, 6, 7, 8))
         print(text.foot(made))
-    if path is not None:
-        write_fit(made, path)
+        if theirs:
+            print()
+            _table(beside.HEADS, beside.rows(theirs), right=(2, 3, 4, 5))
+    if write is not None:
+        write_fit(made, write)
     if not made.fits:
+        raise typer.Exit(1)
+
+
+@app.command()
+def finn(
+    source: Annotated[
+        Path | None, typer.Argument(help="A flow.toml or a QONNX file; without it, the demo.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>/finn.")] = None,
+    board: Annotated[str | None, typer.Option(help="In place of the config's.")] = None,
+    target_fps: Annotated[int | None, typer.Option(help="Samples a second to fold for.")] = None,
+    folding: Annotated[Path | None, typer.Option(help="FINN's folding_config_file.")] = None,
+    requirements: Annotated[
+        bool, typer.Option("--requirements", help="Print what pip installs into FINN's environment.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Hand the quantized network to finn-plus: its verdict, step by step, and its estimates.
+
+    The exit status is 1 where a step refuses.
+    """
+    from flow import finn as stage
+    from flow.boards import load as load_board
+    from flow.finn import text
+
+    if requirements:
+        print(stage.REQUIREMENTS)
+        return
+    stage.require_environment()
+    file, name, chosen, clock = source, source.stem if source else "", board or "pynq-z2", None
+    if source is None or source.suffix != ".onnx":
+        from flow import pipeline
+        from flow.config import load
+
+        config = load(source)
+        name, chosen, clock = config.name, board or config.board, config.synth_clk_period_ns
+        file = pipeline.run(source, last="quantize").path.parent / "quantize" / "model.onnx"
+    facts = load_board(chosen)
+    period = clock or facts.clock_period_ns
+    made = stage.finn(
+        Path(str(file)),
+        out=out or Path("runs") / name / "finn",
+        part=facts.part,
+        clock_period_ns=period,
+        target_fps=target_fps,
+        folding=folding,
+    )
+    if as_json:
+        print(json.dumps(made.values(), indent=1))
+    else:
+        _table(text.STEP_HEADS, text.step_rows(made))
+        _table(text.LAYER_HEADS, text.layer_rows(made), right=(2, 3, 4, 5))
+        print(text.foot(made, period))
+    if not made.accepted:
         raise typer.Exit(1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flow import boards
+from flow import boards, finn
 from flow.compress import INSTALL
 from flow.errors import ConfigError
 from flow.plan import find, program_version
@@ -50,6 +50,14 @@ def tools() -> list[dict[str, Any]]:
             rows.append({"name": name, "version": found.version, "path": where, "use": use})
         except PackageNotFoundError:
             rows.append({"name": name, "version": None, "path": None, "use": use})
+    found_finn = finn.installed()
+    version, python = found_finn or (None, None)
+    use = (
+        f"finn: FINN's verdict and estimates (optional; an environment of its own, named by {finn.VARIABLE})"
+    )
+    rows.append(
+        {"name": "finn-plus", "version": version, "path": str(python) if python else None, "use": use}
+    )
     return rows
 
 

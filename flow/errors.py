@@ -21,4 +21,8 @@ class ToolError(FlowError):
 
 
 class MismatchError(FlowError):
-    """Two results that must be equal differ."""
+    """Two results that must be equal differ; ``layers``: what was compared before, for a table."""
+
+    def __init__(self, message: str, layers: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.layers = layers

@@ -100,17 +100,20 @@ def measured(manifest: Mapping[str, Any]) -> dict[str, float]:
     """Return the figures of a run that a ratchet holds, as far as the run has them.
 
     ``accuracy`` is the csim's over the test set; ``weight_bytes`` what the numbers take at their widths;
-    ``estimated.*`` and ``reported.*`` are LUTs and the like of the estimator and of the vendor's reports.
+    ``estimated.*``, ``csynth.*`` and ``reported.*`` are LUTs and the like of the estimator, C synthesis and the placed
+    design.
     """
     layers = manifest.get("layers", [])
     report = (manifest.get("synthesis") or {}).get("report") or {}
+    hardware = manifest.get("hardware", {}).get("total", {})
     figures: dict[str, float | None] = {
         ACCURACY: manifest.get("emulation", {}).get("accuracy"),
         "macs": manifest.get("macs", {}).get("after"),
         "parameters": manifest.get("parameters", {}).get("after"),
         "weight_bytes": manifest.get("compress", {}).get("bytes_at_widths"),
         "multipliers": sum(row.get("multipliers") or 0 for row in layers) or None,
-        **{f"estimated.{key}": value for key, value in manifest.get("estimate", {}).get("total", {}).items()},
+        **{f"estimated.{key}": value for key, value in (hardware.get("pruned") or {}).items()},
+        **{f"csynth.{key}": value for key, value in (hardware.get("csynth") or {}).items()},
         **{f"reported.{key}": value for key, value in report.get("resources", {}).items()},
         **{f"reported.{key}": report.get(key) for key in ("latency_cycles", "interval_cycles")},
     }

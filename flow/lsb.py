@@ -2,28 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from flow.errors import UnsupportedError
 from flow.types import Port
 
-
-def input_lsb(port: Port, samples: np.ndarray) -> np.ndarray:
-    """Return float samples (channels first) as the LSBs that the hardware reads (channels last, flat)."""
-    last = np.moveaxis(samples, 1, -1) if samples.ndim > 2 else samples
-    return port.dtype.to_lsb(last.reshape(len(samples), -1))
+_ROUNDED = 2.0**-20
+"""A float32 number lies this close, relatively, to the step of the grid that it stands for."""
 
 
-def exact_lsb(port: Port, values: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Golden:
+    """The samples that prove a network: float arrays in the layout of the file, one a port; labels where known."""
+
+    inputs: tuple[np.ndarray, ...]
+    outputs: tuple[np.ndarray, ...]
+    labels: np.ndarray | None = None
+
+
+def read_golden(path: Path) -> Golden:
+    """Read golden.npz: ``inputs`` and ``outputs``, or for several ports ``inputs_0``, ``inputs_1``, ..."""
+    with np.load(path) as file:
+        inputs, outputs = (
+            tuple(
+                file[name]
+                for name in ([kind] if kind in file else port_names(kind, _count(kind, file.files)))
+            )
+            for kind in ("inputs", "outputs")
+        )
+        return Golden(inputs, outputs, file["labels"] if "labels" in file else None)
+
+
+def write_golden(path: Path, golden: Golden) -> None:
+    """Write golden.npz."""
+    arrays: dict[str, Any] = {} if golden.labels is None else {"labels": golden.labels}
+    for kind, side in (("inputs", golden.inputs), ("outputs", golden.outputs)):
+        arrays |= zip(port_names(kind, len(side)), side, strict=True)
+    np.savez(path, **arrays)
+
+
+def port_names(kind: str, count: int) -> list[str]:
+    """Return the names of the ports' arrays in golden.npz."""
+    return [kind] if count == 1 else [f"{kind}_{number}" for number in range(count)]
+
+
+def _count(kind: str, names: Sequence[str]) -> int:
+    return sum(name.startswith(f"{kind}_") for name in names)
+
+
+def input_lsb(port: Port, samples: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    """Return float samples as the LSBs that the hardware reads; int64 (samples, size).
+
+    Args:
+        port: the input.
+        samples: (samples, ...) in the layout of the file: channels first, where no ``order`` is given.
+        order: see `flow.fixed.graph.Tensor`.
+    """
+    if order is None and samples.ndim > 2:
+        samples = np.moveaxis(samples, 1, -1)
+    rows = placed(samples.reshape(len(samples), -1), order)
+    if port.scale != 1:  # in float32, as the file divides
+        rows = rows.astype(np.float32) / np.float32(port.scale)
+    return port.dtype.to_lsb(rows)
+
+
+def exact_lsb(port: Port, values: np.ndarray, *, rounded: bool = False) -> np.ndarray:
     """Return values that lie on the port's grid as LSBs; int64 (samples, size).
+
+    Args:
+        port: the output.
+        values: (samples, ...).
+        rounded: round to the grid what may lie beside it: the float results of a softmax or a sigmoid.
 
     Raises:
         UnsupportedError: a value lies between two steps of the grid, or is not finite.
     """
-    scaled = np.ldexp(values.astype(np.float64).reshape(len(values), -1), port.dtype.fraction_bits)
-    if not np.all((scaled == np.rint(scaled)) & (np.abs(scaled) < 2.0**63)):
+    real = values.astype(np.float64).reshape(len(values), -1)
+    scaled = np.ldexp(real / port.scale, port.dtype.fraction_bits)
+    steps = np.rint(scaled)
+    beside = np.abs(scaled - steps) > (0 if port.scale == 1 else _ROUNDED * np.maximum(1, np.abs(steps)))
+    if not np.isfinite(scaled).all() or np.any(np.abs(scaled) >= 2.0**63) or (beside.any() and not rounded):
         raise UnsupportedError(
             f"output {port.name!r} must hold values on the grid of {port.dtype}, not beside it; "
-            "use power-of-two scales, or give the output a finer Precision in [hls]"
+            "put a quantizer behind it"
         )
-    return scaled.astype(np.int64)
+    return (np.clip(steps, port.dtype.minimum_lsb, port.dtype.maximum_lsb) if rounded else steps).astype(
+        np.int64
+    )
+
+
+def placed(rows: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """Return values in the order of the file, (samples, size), in the order of a tensor of the graph."""
+    if order is None:
+        return rows
+    result = np.empty_like(rows)
+    result[:, order.reshape(-1)] = rows
+    return result

@@ -16,7 +16,8 @@ import pytest
 from flow.errors import FlowError
 
 CHECKS = ("equality", "accuracy", "resources")
-_CONFIGS = pytest.StashKey[dict[Path, list[tuple[str, float | None, float | None]]]]()
+_Shown = list[tuple[str, float | None, float | None]]
+_CONFIGS = pytest.StashKey[dict[Path, _Shown]]()
 """The configs asked for, and what to show of each at the end: (figure, ratchet, now)."""
 
 
@@ -55,28 +56,29 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.addinivalue_line("markers", "flow_golden: a flow.toml as a regression test")
     found = [path for pattern in wanted for path in _matches(pattern, config.invocation_params.dir)]
-    config.stash[_CONFIGS] = configs = {path: [] for path in found}
+    shown: dict[Path, _Shown] = {path: [] for path in found}
+    config.stash[_CONFIGS] = shown
     named = {str(argument).split("::")[0] for argument in config.args}
     given = {(config.invocation_params.dir / name).resolve() for name in named}
-    config.args.extend(str(path) for path in config.stash[_CONFIGS] if path not in given)
+    config.args.extend(str(path) for path in found if path not in given)
 
 
 def _matches(pattern: str, folder: Path) -> list[Path]:
     """Return the files of a pattern.
 
     Raises:
-        pytest.UsageError: there is none, or a folder is named.
+        pytest.UsageError: there is none, or one that is no config.
     """
     found = [folder / name for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True))]
     if not found:
         raise pytest.UsageError(
             f"--flow-golden: {pattern!r} must name a file, not nothing in {folder}; flow init writes one"
         )
-    folders = [path for path in found if path.is_dir()]
-    if folders:
+    others = [path for path in found if path.is_dir() or path.suffix != ".toml"]
+    if others:
         raise pytest.UsageError(
-            f"--flow-golden: {pattern!r} must name a file, not a folder; write --flow-golden=flow.toml (with =) in "
-            "front of other arguments"
+            f"--flow-golden: {pattern!r} must name a .toml file, not {others[0].name!r}; write "
+            "--flow-golden=flow.toml, with =, in front of other arguments"
         )
     return [path.resolve() for path in found]
 
@@ -176,12 +178,12 @@ class GoldenItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show the flow's own errors as their one message."""
         if isinstance(excinfo.value, FlowError):
-            return f"{type(excinfo.value).__name__}: {excinfo.value}"
+            return f"{self.path.name}: {type(excinfo.value).__name__}: {excinfo.value}"
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the file and what is checked."""
-        return self.path, None, f"{self.path.name}::{self.name}"
+        return self.path, None, self.name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,4 +1,4 @@
-"""QONNX files: cleaning, executing over many samples, channels last. The only home of onnx and qonnx."""
+"""QONNX files: cleaning, executing over many samples, and as plain Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.errors import ConfigError, UnsupportedError
 from flow.names import identifier
 from flow.onnx_model.constants import attributes_of
 from flow.onnx_model.files import QUANTIZED, QUANTIZED_DOMAINS, STANDARD, array_of
@@ -185,8 +185,12 @@ def clean(source: Path, target: Path, names: Sequence[tuple[str, str]]) -> None:
 
     model = load(source)
     _mark(model, [part for kind, name in names for part in _parts(kind, name)])
+    twice = {n.doc_string: [list(n.input).index(name) for name in n.input] for n in compute_nodes(model)}
     with quiet():
         model = cleanup_model(model)
+    for node in model.graph.node:  # the clean-up renames a tensor that a node reads twice in one place alone
+        for place, first in enumerate(twice.get(node.doc_string, ())):
+            node.input[place] = node.input[first]
     _name_nodes(model)
     model.save(str(target))
 
@@ -202,9 +206,11 @@ def clean_named(source: Path, target: Path, shapes: Mapping[str, Sequence[int]] 
     """
     from onnx import TensorProto
     from onnx.helper import make_opsetid
+    from qonnx.transformation.general import RemoveStaticGraphInputs
     from qonnx.transformation.infer_shapes import InferShapes
 
-    model = load(source)
+    model = load(source).transform(RemoveStaticGraphInputs())  # old files list weights, too
+    _remove_unread(model.graph)
     taken = {value.name.lower() for value in model.graph.input}
     for node in model.graph.node:
         if node.op_type in QUANTIZED and node.domain in QUANTIZED_DOMAINS:
@@ -224,6 +230,16 @@ def clean_named(source: Path, target: Path, shapes: Mapping[str, Sequence[int]] 
         with quiet():
             model = model.transform(InferShapes())
     model.save(str(target))
+
+
+def _remove_unread(graph: Any) -> None:
+    """Remove nodes that no output depends on, in place."""
+    used = {value.name for value in graph.output}
+    for node in list(graph.node)[::-1]:
+        if used & set(node.output):
+            used |= set(node.input)
+        else:
+            graph.node.remove(node)
 
 
 def _unused(name: str, taken: Container[str]) -> str:
@@ -303,45 +319,6 @@ def _with_batch(model: Any, size: int) -> Any:
         if value.name in depend:
             value.type.tensor_type.shape.dim[0].dim_value = size
     return model
-
-
-def to_channels_last(model: Any) -> Any:
-    """Return an equal graph whose 4-D tensors are NHWC, as hls4ml reads it.
-
-    Every 4-D activation is re-labelled at once, so no transpose is needed: convs and pools move to qonnx's
-    channels-last domain with their weights as (O, H, W, I), and the weights of the dense layer behind a
-    flatten are permuted. The input becomes NHWC too. Everything else works on any layout.
-
-    Raises:
-        UnsupportedError: a flatten that is not followed by one dense layer.
-        MismatchError: the new graph does not compute the same on random inputs.
-    """
-    from onnx.helper import make_opsetid
-    from qonnx.util.cleanup import cleanup_model
-
-    changed = copy.deepcopy(model)
-    for node in compute_nodes(changed):
-        node.doc_string = node.name
-        if node.op_type in ("Conv", "MaxPool"):
-            node.domain = CHANNELS_LAST
-            if node.op_type == "Conv":
-                _permute_weights(changed, node, lambda w: w.transpose(0, 2, 3, 1))
-        elif node.op_type == "Flatten":
-            _permute_dense(changed, node)
-    for node in compute_nodes(changed):
-        if node.op_type == "Gemm":
-            _split_gemm(changed, node)
-    opset = next(entry.version for entry in changed.model.opset_import if entry.domain in ("", "ai.onnx"))
-    changed.model.opset_import.append(make_opsetid(CHANNELS_LAST, opset))
-    for name in activations(model):
-        shape = model.get_tensor_shape(name)
-        if len(shape) == 4:
-            changed.set_tensor_shape(name, [shape[0], shape[2], shape[3], shape[1]])
-    with quiet():
-        changed = cleanup_model(changed)
-    _name_nodes(changed)
-    _check_equal(model, changed)
-    return changed
 
 
 def compute_nodes(model: Any) -> list[Any]:
@@ -450,62 +427,6 @@ def _name_nodes(model: Any) -> None:
             node.name = _unused(identifier(node.doc_string), taken)
             taken[node.name.lower()] = node.name
             node.doc_string = ""
-
-
-def _permute_weights(model: Any, node: Any, permute: Any) -> None:
-    quantizer = model.find_producer(node.input[1])
-    weight = np.ascontiguousarray(permute(model.get_initializer(quantizer.input[0])))
-    model.set_initializer(quantizer.input[0], weight)
-    model.set_tensor_shape(node.input[1], list(weight.shape))
-
-
-def _permute_dense(model: Any, node: Any) -> None:
-    shape = model.get_tensor_shape(node.input[0])
-    if len(shape) != 4:
-        return
-    readers = model.find_consumers(node.output[0])
-    if len(readers) != 1 or readers[0].op_type != "Gemm":
-        raise UnsupportedError(
-            f"convert: flatten {node.name!r} must be followed by one dense layer, not "
-            f"{', '.join(r.op_type for r in readers) or 'nothing'}; change the network"
-        )
-    channels, height, width = shape[1:]
-
-    def permute(weight: np.ndarray) -> np.ndarray:
-        cube = weight.reshape(len(weight), channels, height, width)
-        return cube.transpose(0, 2, 3, 1).reshape(len(weight), -1)
-
-    _permute_weights(model, readers[0], permute)
-
-
-def _split_gemm(model: Any, node: Any) -> None:
-    """Put a MatMul and an Add, which hls4ml reads, in the place of a Gemm."""
-    from onnx.helper import make_node
-
-    source, weight, bias = node.input
-    _permute_weights(model, node, lambda w: w.transpose())
-    middle = model.make_new_valueinfo_name()
-    model.set_tensor_shape(middle, model.get_tensor_shape(node.output[0]))
-    place = list(model.graph.node).index(node)
-    model.graph.node.insert(place, make_node("MatMul", [source, weight], [middle], doc_string=node.name))
-    add = make_node("Add", [middle, bias], [node.output[0]], doc_string=f"{node.name}.bias")
-    model.graph.node.insert(place + 1, add)
-    model.graph.node.remove(node)
-
-
-def _check_equal(before: Any, after: Any) -> None:
-    name = before.graph.input[0].name
-    scale, _, bits = (before.get_initializer(i) for i in before.find_consumers(name)[0].input[1:])
-    span = float(scale.item()) * 2 ** float(bits.item())  # twice the range: some saturate
-    shape = (8, *before.get_tensor_shape(name)[1:])
-    x = np.random.default_rng(0).uniform(-span, span, shape).astype(np.float32)
-    want = execute(before, x)
-    got = execute(after, np.moveaxis(x, 1, -1) if x.ndim == 4 else x)
-    if want.shape != got.shape or not np.array_equal(want, got):
-        raise MismatchError(
-            "convert: the channels-last graph must equal the exported one on random inputs, not differ; "
-            "report the network"
-        )
 
 
 @contextmanager

@@ -245,10 +245,14 @@ def emulate(context: Context, out: Path) -> Figures:
         "samples": result.samples,
         "max_error_lsb": result.max_error_lsb,
         "accuracy": result.accuracy,
-        "layers": list(result.layers),
+        "layers": [dataclasses.asdict(layer) for layer in result.layers],
         "layer_samples": result.layer_samples,
         "build_seconds": result.build_seconds,
         "samples_per_second": result.samples_per_second,
+        "executor_samples_per_second": result.executor_samples_per_second,
+        "header": result.header,
+        "head_lsb": result.head_lsb,
+        "tied_samples": result.tied_samples,
     }
 
 
@@ -341,7 +345,7 @@ def load_project(entry: Entry, quantized: Entry) -> HlsProject:
         inputs=tuple(_port(port) for port in figures["inputs"]),
         outputs=tuple(_port(port) for port in figures["outputs"]),
         layers=tuple(layers),
-        onnx_path=entry.folder / HLS_FOLDER / "model.onnx",
+        onnx_path=quantized.folder / "model.onnx",
         golden_path=quantized.folder / "golden.npz",
         clock_period_ns=figures["clock_period_ns"],
         part=figures["part"],
@@ -349,7 +353,7 @@ def load_project(entry: Entry, quantized: Entry) -> HlsProject:
 
 
 def _port(values: Mapping[str, Any]) -> Port:
-    return Port(values["name"], tuple(values["shape"]), FixedPoint(**values["dtype"]))
+    return Port(values["name"], tuple(values["shape"]), FixedPoint(**values["dtype"]), values["scale"])
 
 
 def layer_rows(entries: Mapping[str, Entry]) -> list[Figures]:

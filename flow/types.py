@@ -218,7 +218,7 @@ class Compressed:
 
 @dataclass(frozen=True)
 class HlsLayer:
-    """One layer of the C++ and the QONNX tensor that it must equal."""
+    """One layer of the C++ and the tensor of the fixed-point graph that it must equal."""
 
     name: str
     hls_name: str
@@ -247,17 +247,45 @@ class HlsProject:
 
 
 @dataclass(frozen=True)
+class LayerCheck:
+    """One layer of the equality chain; a hop is its largest difference in LSBs, ``None`` where it has no counterpart.
+
+    ``lowest``, ``highest``: the range seen, in LSBs. ``saturated``: the share of values that a quantizer clipped
+    or left at an end of its range. ``ties``: values that float32 rounded to the other side of a tie.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: FixedPoint
+    lowest: int
+    highest: int
+    saturated: float
+    qonnx_lsb: int | None
+    csim_lsb: int | None
+    ties: int = 0
+
+
+@dataclass(frozen=True)
 class Emulation:
-    """The result of running the C++ against its references."""
+    """The result of running the integer executor and the C++ against their references.
+
+    ``head_lsb``: how far a softmax may lie from its float reference. ``tied_samples``: samples that the file's own
+    float32 execution rounds to the other side of a tie; there the exact integers hold.
+    """
 
     samples: int
     max_error_lsb: int
     accuracy: float | None
     outputs: np.ndarray
-    layers: tuple[str, ...]
+    layers: tuple[LayerCheck, ...]
     layer_samples: int
     build_seconds: float
     samples_per_second: float
+    executor_samples_per_second: float
+    header: str
+    head_lsb: int = 0
+    tied_samples: int = 0
 
 
 @dataclass(frozen=True)

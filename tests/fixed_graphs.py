@@ -72,19 +72,20 @@ class Builder:
 
     def reshape(self, name: str, source: str, shape: tuple[int, ...] | None = None) -> str:
         tensor = self.tensors[source]
-        return self._add(Reshape(name, (source,), Tensor(name, shape or (tensor.size,), tensor.dtype)))
+        return self.add(Reshape(name, (source,), Tensor(name, shape or (tensor.size,), tensor.dtype)))
 
     def graph(self, *outputs: str) -> FixedGraph:
         return FixedGraph(self.inputs, tuple(self.nodes), outputs)
 
-    def _exact(self, made: Any) -> str:
-        node = made(FixedPoint(True, 1, 0))
-        return self._add(made(partial_sums(node, self.tensors[node.inputs[0]].dtype).dtype()))
-
-    def _add(self, node: Node) -> str:
+    def add(self, node: Node) -> str:
+        """Add any layer; returns its tensor's name."""
         self.nodes.append(node)
         self.tensors[node.output.name] = node.output
         return node.output.name
+
+    def _exact(self, made: Any) -> str:
+        node = made(FixedPoint(True, 1, 0))
+        return self.add(made(partial_sums(node, self.tensors[node.inputs[0]].dtype).dtype()))
 
 
 def execute(graph: FixedGraph, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -86,7 +86,8 @@ template <class T> std::vector<T> values(int limit) {
             all.push_back(make<T>(i));
         return all;
     }
-    const bits_t top = bits_t(1) << (T::width - 1), ends[] = {0, 1, 2, top - 1, top, top + 1, top - 2, top | top >> 1, ~bits_t(0), ~bits_t(1)};
+    const bits_t top = bits_t(1) << (T::width - 1), ones = ~bits_t(0);
+    const bits_t ends[] = {0, 1, 2, top - 1, top, top + 1, top - 2, top | top >> 1, ones, ones - 1};
     for (bits_t raw : ends)
         all.push_back(make<T>(raw));
     for (int i = 0; i < 40; i++)
@@ -149,7 +150,8 @@ template <class A, class B> void integers(const char *name) {
     end(name);
 }
 template <class A, class C> void with_c(const char *name) {
-    const C all[] = {C(0), C(1), C(2), C(3), C(7), C(-1), C(-2), C(-5), C(100), C(127), C(-128), C(1000000007), C(-1000000007)};
+    const C large = C(1000000007);
+    const C all[] = {C(0), C(1), C(2), C(3), C(7), C(-1), C(-2), C(-5), C(100), C(127), C(-128), large, C(-large)};
     begin();
     for (A a : values<A>(6))
         for (C c : all) {
@@ -169,8 +171,10 @@ template <class A, class C> void with_c(const char *name) {
 }
 // The vendor's ++ does not compile where no bit of the number has the weight 1.
 template <class A> struct has_units : std::true_type {};
-template <int W, int I, ap_q_mode Q, ap_o_mode O, int N> struct has_units<ap_fixed<W, I, Q, O, N>> : std::integral_constant<bool, (W >= I)> {};
-template <int W, int I, ap_q_mode Q, ap_o_mode O, int N> struct has_units<ap_ufixed<W, I, Q, O, N>> : std::integral_constant<bool, (W >= I)> {};
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
+struct has_units<ap_fixed<W, I, Q, O, N>> : std::integral_constant<bool, (W >= I)> {};
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N>
+struct has_units<ap_ufixed<W, I, Q, O, N>> : std::integral_constant<bool, (W >= I)> {};
 template <class A> void step(A &c, std::true_type) {
     take(c++); take(c); take(c--); take(c); take(++c); take(--c);
 }
@@ -206,7 +210,10 @@ template <class A> void unary(const char *name) {
     end(name);
 }
 template <class A> void from_double(const char *name) {
-    std::vector<double> all = {0.0, -0.0, 1e-320, -1e-320, 1e300, -1e300, 1.0 / 0.0, -1.0 / 0.0, 1e-30, -1e-30, 0.25, -0.25};
+    const double infinity = 1.0 / 0.0;
+    std::vector<double> all = {0.0, 1e-320, 1e300, infinity, 1e-30, 0.25};
+    for (int i = 0; i < 6; i++)
+        all.push_back(-all[i]);
     for (int step = -600; step <= 600; step++)
         all.push_back(step / 16.0);
     for (int i = 0; i < 4000; i++)

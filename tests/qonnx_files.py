@@ -46,6 +46,12 @@ class Net:
 
     # ------------------------------------------------------------ the pieces
 
+    def fixed(self, kind: str, inputs: Sequence[str], shape: Shape, **options: Any) -> str:
+        """Add a node of constants alone, which has no batch; returns its output."""
+        made = self.node(kind, inputs, shape, **options)
+        self._fixed.add(made)
+        return made
+
     def node(
         self,
         kind: str,

@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from operator_networks import OPERATORS, Forward
 from torch import nn
 
 from flow import boards, qonnx_graph
 from flow.convert import convert
 from flow.emulate import emulate
 from flow.emulate.csim import Csim
+from flow.fixed.execute import execute
+from flow.fixed.lower import lower
 from flow.quantize import quantize
 from flow.types import Board, Data, Emulation, HlsProject, Quantized
 
@@ -54,19 +57,6 @@ def data(
     x, y = split(samples)
     x[-2 * len(ties) :] = (scale * np.concatenate([ties, far])).astype(np.float32)
     return Data("random", split(192), split(64), (x, y))
-
-
-class Forward(nn.Module):
-    """A network given by its layers and a function: ``forward(layers, x)``."""
-
-    def __init__(self, run: Callable[[Any, Any], Any], **layers: nn.Module) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-        self.run = run
-
-    def forward(self, x: Any) -> Any:
-        return self.run(self, x)
 
 
 def mlp() -> nn.Module:
@@ -208,15 +198,18 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
 def build(name: str) -> nn.Module:
     """Return the network with seeded weights."""
     torch.manual_seed(0)
-    return NETS[name][0]()
+    return {**NETS, **OPERATORS}[name][0]()
 
 
 @cache
 def quantized(name: str) -> Quantized:
-    """Return the network, quantized without training."""
-    _, shape, classes = NETS[name]
+    """Return the network, of `NETS` or `operator_networks.OPERATORS`, quantized without training."""
+    _, shape, classes, options = (
+        (*NETS[name], {}) if name in NETS else (*OPERATORS[name][:2], 3, OPERATORS[name][2])
+    )
     samples = data(shape, classes)
-    return quantize(build(name), torch.from_numpy(samples.train[0][:2]), out=folder(), data=samples, epochs=0)
+    example = torch.from_numpy(samples.train[0][:2])
+    return quantize(build(name), example, out=folder(), data=samples, epochs=0, **options)
 
 
 def graph(name: str) -> Any:
@@ -255,6 +248,22 @@ def emulated(name: str, io_type: str, dsps: int = 220) -> tuple[Emulation, Csim]
 def _emulated(name: str, io_type: str, dsps: int) -> tuple[Emulation, Csim]:
     design, build = project(name, io_type, dsps), folder()
     return emulate(design, build_folder=build), Csim(design, build)
+
+
+def executed(model: Any, *samples: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return what the integer executor makes of a QONNX graph: each output as real numbers, in the file's order."""
+    lowered = lower(model)
+    given = [
+        tensor.dtype.to_lsb(np.moveaxis(x, 1, -1)) for tensor, x in zip(lowered.inputs, samples, strict=True)
+    ]
+    made = execute(lowered, given)
+    outputs = []
+    for name, value in zip(lowered.outputs, model.graph.output, strict=True):
+        tensor = lowered.tensors[name]
+        real = (tensor.dtype.to_real(made[name]) * np.array(tensor.scale)).reshape(len(samples[0]), -1)
+        real = real if tensor.order is None else real[:, tensor.order]
+        outputs.append(real.reshape(len(real), *model.get_tensor_shape(value.name)[1:]))
+    return tuple(outputs)
 
 
 Override = Mapping[str, Callable[[np.ndarray], np.ndarray]]

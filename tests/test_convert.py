@@ -12,16 +12,22 @@ import numpy as np
 import pytest
 import quantized
 import torch
+from qonnx_files import Net
 from quantized import data, folder, project, small_board
 from torch import nn
 
 from flow import boards, qonnx_graph
 from flow.convert import check_weights, convert, write_dat
-from flow.folding import DSP_SHARE
+from flow.convert.accumulators import partial_sums
+from flow.emulate.csim import Csim
 from flow.errors import ConfigError, MismatchError, UnsupportedError
-from flow.lsb import exact_lsb, input_lsb
+from flow.fixed.execute import execute
+from flow.fixed.graph import Conv, Dense, Reshape
+from flow.fixed.lower import lower
+from flow.folding import DSP_SHARE
+from flow.lsb import Golden, exact_lsb, input_lsb, write_golden
 from flow.quantize import quantize
-from flow.types import FixedPoint, HlsProject
+from flow.types import FixedPoint, HlsProject, Quantized
 
 IO_TYPES = ("io_stream", "io_parallel")
 
@@ -46,7 +52,7 @@ def config(design: HlsProject, hls_name: str) -> dict[str, str]:
 @pytest.mark.parametrize("io_type", IO_TYPES)
 def test_the_widths_of_the_network_are_those_of_the_cpp(io_type: str) -> None:
     design = project("cnn", io_type)
-    first, second, last = (config(design, name) for name in ("Conv2D_block_0", "Conv2D_conv_2", "Dense_fc"))
+    first, second, last = (config(design, name) for name in ("Conv_block_0", "Conv_conv_2", "Dense_fc"))
     assert (first["n_chan"], first["n_filt"], first["out_height"], first["out_width"]) == ("2", "7", "8", "6")
     assert (second["n_chan"], second["n_filt"], second["out_height"], second["out_width"]) == (
         "7",
@@ -74,21 +80,21 @@ def test_odd_dense_widths_survive(io_type: str) -> None:
 
 
 def test_every_layer_stands_for_a_tensor_of_the_graph() -> None:
-    for name in ("cnn", "residual", "mlp"):
+    for name in ("cnn", "residual", "mlp", "depthwise", "zeros"):
         design = project(name, "io_parallel")
-        graph = qonnx_graph.load(design.onnx_path)
+        graph = lower(qonnx_graph.load(design.onnx_path))
         assert len({layer.hls_name for layer in design.layers}) == len(design.layers)
         for layer in design.layers:
-            assert graph.get_tensor_shape(layer.tensor) == [1, *layer.shape]
-        flattened = [n.name for n in qonnx_graph.compute_nodes(graph) if n.op_type == "Flatten"]
-        biases = [n.name for n in qonnx_graph.compute_nodes(graph) if n.name.endswith("_bias")]
-        names = {n.name for n in qonnx_graph.compute_nodes(graph)} - {*flattened, *biases}
-        quantizers = {layer.name for layer in design.layers if layer.name.startswith("Quant_")}
-        assert {layer.name for layer in design.layers} - quantizers == names
+            tensor = graph.tensors[layer.tensor]
+            assert (layer.shape, layer.dtype) == (tensor.shape, tensor.dtype)
+        nodes = [node for node in graph.nodes if not isinstance(node, Reshape)]
+        assert [(layer.name, layer.tensor) for layer in design.layers] == [
+            (node.name, node.output.name) for node in nodes
+        ]
 
 
 @pytest.mark.parametrize("bits", [3, 8, 11])
-def test_the_input_is_rounded_and_saturated_as_its_quantizer_does(bits: int) -> None:
+def test_the_input_has_the_type_of_its_quantizer(bits: int) -> None:
     samples = data((5,), 3, samples=9)
     torch.manual_seed(0)
     made = quantize(
@@ -99,8 +105,7 @@ def test_the_input_is_rounded_and_saturated_as_its_quantizer_does(bits: int) -> 
         epochs=0,
     )
     design = convert(made, out=folder())
-    assert f"typedef ap_fixed<{bits},1,AP_RND_CONV,AP_SAT,0> input_t;" in firmware(design, "defines.h")
-    assert design.inputs == made.inputs
+    assert f"typedef ap_fixed<{bits},1> input_t;" in firmware(design, "defines.h")
     assert design.inputs[0].dtype == FixedPoint(True, 1, bits - 1)
 
 
@@ -116,26 +121,39 @@ def test_the_weights_in_the_cpp_are_those_of_the_graph() -> None:
     graph = quantized.graph("cnn")
     for name in ("block_0", "conv_2", "fc"):
         node = next(node for node in qonnx_graph.compute_nodes(graph) if node.name == name)
+        line = next(
+            x for x in firmware(design, "net.cpp").splitlines() if re.search(rf"// [A-Z][a-z]+_{name}$", x)
+        )
         for tensor, letter in zip(node.input[1:], "wb", strict=True):
             quantizer = graph.find_producer(tensor)
             values, scale, _, bits = (graph.get_initializer(i).astype(np.float64) for i in quantizer.input)
+            narrow = next(entry.i for entry in quantizer.attribute if entry.name == "narrow")
             high = 2 ** (bits - 1) - 1
-            low = -high if letter == "w" else -high - 1
-            steps = np.clip(np.rint(values / scale), low, high)
-            call = firmware(design, "net.cpp").split(f"// Conv2D_{name}" if name != "fc" else "// Dense_fc")[
-                0
-            ]
-            file = re.findall(rf"\b{letter}\d+\b", call.splitlines()[-1])[0]
+            steps = np.clip(np.rint(values / scale), narrow - high - 1, high)
+            file = re.findall(rf"\b{letter}\d+\b", line)[0]
             written = np.array(firmware(design, f"weights/{file}.txt").split(","), dtype=np.float64)
             assert np.array_equal(np.sort(written), np.sort((steps * scale).ravel()))
+
+
+def test_types_in_the_cpp_are_those_of_the_graph_and_hold_every_partial_sum() -> None:
+    design = project("cnn", "io_stream")
+    graph = lower(qonnx_graph.load(design.onnx_path))
+    text = firmware(design, "defines.h")
+    for node in graph.nodes:
+        if isinstance(node, Dense | Conv):
+            source = graph.tensors[node.inputs[0]].dtype
+            name = f"{type(node).__name__}_{node.name.replace('-', '_')}".lower()
+            assert f"typedef ap_{partial_sums(node, source).dtype()} {name}_accum_t;" in text.lower()
+    results = re.findall(r"typedef nnet::array<ap_(u?fixed<[^>]*>), \d+\*1> layer\d+_t;", text)
+    assert set(results) >= {str(layer.dtype) for layer in design.layers[:-1]}
 
 
 @pytest.mark.parametrize("io_type", IO_TYPES)
 def test_nothing_of_hls4ml_that_ignores_failures_is_left(io_type: str) -> None:
     design = project("cnn", io_type)
     files = {path.relative_to(design.path) for path in design.path.rglob("*") if path.is_file()}
-    assert {path.parts[0] for path in files} == {"firmware", "model.onnx", "tb", "tb_data"}
-    assert {path.suffix for path in files} <= {".h", ".cpp", ".txt", ".dat", ".onnx"}
+    assert {path.parts[0] for path in files} == {"firmware", "tb", "tb_data"}
+    assert {path.suffix for path in files} <= {".h", ".cpp", ".txt", ".dat"}
     sources = {path.as_posix() for path in files if path.suffix == ".cpp"}
     assert sources == {"firmware/net.cpp", "firmware/net_axis.cpp", "tb/testbench.cpp"}
     assert {path.name for path in files if path.parts[0] == "tb_data"} == {"inputs.dat", "golden.dat"}
@@ -154,8 +172,8 @@ def test_the_test_vectors_are_the_first_samples_in_lsbs() -> None:
 
 
 def test_a_frame_is_a_line(tmp_path: Path) -> None:
-    write_dat(tmp_path / "new" / "x.dat", np.array([[1, -2], [2**40, 0]]))
-    assert (tmp_path / "new" / "x.dat").read_text() == "1 -2\n1099511627776 0\n"
+    write_dat(tmp_path / "new" / "x.dat", [np.array([[[1], [-2]], [[2**40], [0]]]), np.array([[3], [4]])])
+    assert (tmp_path / "new" / "x.dat").read_text() == "1 -2 3\n1099511627776 0 4\n"
 
 
 def test_the_same_network_gives_the_same_files() -> None:
@@ -169,7 +187,7 @@ def test_the_same_network_gives_the_same_files() -> None:
 def test_the_folder_is_made_and_the_inputs_stay_as_they_are() -> None:
     made = quantized.quantized("mlp")
     before = made.onnx_path.read_bytes(), made.golden_path.read_bytes()
-    hls = {"ReuseFactor": 1, "LayerName": {"layer_0": {"Precision": {"accum": "fixed<20,8>"}}}}
+    hls = {"ReuseFactor": 1, "LayerName": {"layer_0": {"Precision": {"accum": "fixed<24,8>"}}}}
     given = copy.deepcopy(hls)
     said: list[tuple[int, int, str]] = []
     out = folder() / "a" / "b"
@@ -178,7 +196,7 @@ def test_the_folder_is_made_and_the_inputs_stay_as_they_are() -> None:
     assert (out / "firmware" / "net.cpp").is_file()
     assert hls == given
     assert (made.onnx_path.read_bytes(), made.golden_path.read_bytes()) == before
-    assert said == [(0, 3, "channels last"), (1, 3, "writing C++"), (2, 3, "test bench")]
+    assert said == [(0, 3, "fixed-point graph"), (1, 3, "writing C++"), (2, 3, "test bench")]
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -208,6 +226,37 @@ def test_the_top_function_has_the_name_asked_for() -> None:
     assert "void my_net2_axis(" in firmware(design, "my_net2_axis.cpp")
 
 
+@pytest.mark.parametrize("io_type", IO_TYPES)
+def test_several_inputs_and_outputs_share_one_frame(io_type: str) -> None:
+    net = Net()
+    image, vector = net.input((2, 4, 5), bits=4), net.input((3,), bits=9)
+    seen = net.quant(net.conv(image, 3, kernel=3), bits=6)
+    scores = net.dense(vector, 2)
+    model = net.model(seen, scores)
+    path = folder() / "model.onnx"
+    model.save(str(path))
+    rng = np.random.default_rng(0)
+    inputs = tuple(rng.normal(0, 1, (7, *shape)).astype(np.float32) for shape in ((2, 4, 5), (3,)))
+    golden = path.with_name("golden.npz")
+    outputs = (np.zeros((7, 3, 2, 3), np.float32), np.zeros((7, 2), np.float32))
+    write_golden(golden, Golden(inputs, outputs))
+    given = Quantized(path, golden, (), 0.0, 7, {}, {}, {})
+    design = convert(given, out=folder(), io_type=io_type, golden_samples=5)
+    assert [port.shape for port in (*design.inputs, *design.outputs)] == [(4, 5, 2), (3,), (2, 3, 3), (2,)]
+    rows = np.loadtxt(design.path / "tb_data" / "inputs.dat", dtype=np.int64)
+    first, second = (input_lsb(port, x[:5]) for port, x in zip(design.inputs, inputs, strict=True))
+    assert np.array_equal(rows, np.concatenate([first, second], axis=1))
+    made = execute(
+        lower(model), [first.reshape(5, *design.inputs[0].shape), second.reshape(5, *design.inputs[1].shape)]
+    )
+    wanted = [made[port.name].reshape(5, -1) for port in design.outputs]
+    rows = np.loadtxt(design.path / "tb_data" / "golden.dat", dtype=np.int64)
+    assert np.array_equal(rows, np.concatenate(wanted, axis=1))
+    csim = Csim(design, folder())
+    csim.build()
+    assert np.array_equal(csim.run(np.concatenate([first, second], axis=1)), rows)
+
+
 # ---------------------------------------------------------------- folding
 
 
@@ -231,19 +280,20 @@ def test_the_multipliers_fit_the_board(io_type: str, dsps: int) -> None:
     assert fits or {layer.name: layer.reuse_factor for layer in layers} == full
 
 
-def test_depthwise_convs_take_the_latency_strategy_beside_folded_layers() -> None:
-    for options in (
-        {},
-        {"hls": {"Strategy": "Resource"}},
-        {"hls": {"Strategy": "Resource", "ReuseFactor": 1}},
-    ):
-        design = converted("depthwise", board=small_board(60), **options)
-        kinds = {layer.name: layer.kind for layer in design.layers}
-        assert kinds["layer_2"] == "DepthwiseConv2D"
-        assert config(design, "DepthwiseConv2D_layer_2")["strategy"] == "latency"
-        assert config(design, "Dense_layer_7")["strategy"] == "resource"
-        depthwise = next(layer for layer in design.layers if layer.name == "layer_2")
-        assert (depthwise.reuse_factor, depthwise.multipliers) == (1, 36)
+def test_a_depthwise_conv_is_folded_by_divisors_of_a_filter() -> None:
+    design = converted("depthwise", board=small_board(30))
+    found = {layer.name: layer for layer in design.layers if layer.reuse_factor}
+    assert (found["layer_2"].kind, found["layer_2"].hls_name) == ("FlowConv", "Conv_layer_2")
+    assert 9 % found["layer_2"].reuse_factor == 0
+    assert found["layer_2"].multipliers == 36 // found["layer_2"].reuse_factor
+    given = converted("depthwise", hls={"ReuseFactor": 1, "LayerName": {"layer_2": {"ReuseFactor": 9}}})
+    assert config(given, "Conv_layer_2")["reuse_factor"] == "9"
+    for strategy in ("Latency", "Resource"):
+        with pytest.raises(ConfigError) as error:
+            converted("depthwise", hls={"LayerName": {"layer_2": {"ReuseFactor": 2, "Strategy": strategy}}})
+        assert str(error.value) == (
+            "[hls]: ReuseFactor of layer 'layer_2' must be one of 1, 3, 9, not 2; give one of them, or leave it out"
+        )
 
 
 # ---------------------------------------------------------------- [hls]
@@ -284,30 +334,22 @@ def test_keys_of_a_layer_reach_that_layer_only() -> None:
             "LayerName": {"conv_2": {"ReuseFactor": 21}, "block_0": {"Strategy": "Latency", "ReuseFactor": 1}}
         },
     )
-    assert config(design, "Conv2D_conv_2") == {**config(plain, "Conv2D_conv_2"), "reuse_factor": "21"}
-    assert config(design, "Conv2D_block_0")["strategy"] == "latency"
+    assert config(design, "Conv_conv_2") == {**config(plain, "Conv_conv_2"), "reuse_factor": "21"}
+    assert config(design, "Conv_block_0")["strategy"] == "latency"
     assert config(design, "Dense_fc") == config(plain, "Dense_fc")
     assert next(layer.multipliers for layer in design.layers if layer.name == "conv_2") == 26
 
 
-def test_a_precision_of_a_layer_is_passed_on_word_for_word() -> None:
-    precision = {"accum": "fixed<31,11>", "result": "fixed<29,9>"}
-    design = converted("cnn", hls={"LayerName": {"block_0": {"Precision": precision}}})
-    text = firmware(design, "defines.h")
-    assert "typedef ap_fixed<31,11> conv2d_block_0_accum_t;" in text
-    assert re.search(r"typedef nnet::array<ap_fixed<29,9>, 7\*1> \w+;", text)
-    assert next(layer.dtype for layer in design.layers if layer.name == "block_0") == FixedPoint(True, 9, 20)
-
-
-def test_a_layer_that_a_precision_keeps_apart_stands_for_its_own_tensor() -> None:
-    wide = {"Precision": {"result": "fixed<32,12>"}}
-    design = converted("mlp", hls={"LayerName": {"layer_1": wide, "layer_3": wide}})
-    graph = qonnx_graph.load(design.onnx_path)
-    makers = {layer.name: graph.find_producer(layer.tensor).op_type for layer in design.layers}
-    assert (makers["layer_1"], makers["layer_3"], makers["layer_3_bias"]) == ("Relu", "MatMul", "Add")
-    plain = {layer.name: layer.tensor for layer in project("mlp", "io_parallel").layers}
-    assert graph.find_producer(plain["layer_1"]).op_type == "Quant"
-    assert graph.find_producer(plain["layer_3"]).op_type == "Add"
+def test_wider_types_of_the_users_are_passed_on_word_for_word() -> None:
+    own = {"accum": "fixed<31,11,RND,SAT>", "weight": "fixed<12,4>", "bias": "fixed<30,4>"}
+    hls = {"Precision": {"accum": "fixed<48,16>"}, "LayerName": {"block_0": {"Precision": own}}}
+    design = converted("cnn", hls=hls)
+    text = firmware(design, "defines.h").lower()
+    assert "typedef ap_fixed<31,11,ap_rnd,ap_sat,0> conv_block_0_accum_t;" in text
+    assert "typedef ap_fixed<12,4> conv_block_0_weight_t;" in text
+    assert "typedef ap_fixed<30,4> conv_block_0_bias_t;" in text
+    assert text.count("typedef ap_fixed<48,16> ") == 2
+    assert next(layer.dtype for layer in design.layers if layer.name == "block_0") == FixedPoint(True, 3, 14)
 
 
 LEAVE = "leave it out to fold by the board's DSP slices"
@@ -336,7 +378,7 @@ LEAVE = "leave it out to fold by the board's DSP slices"
         (
             {"LayerName": {"Quant_0": {}}},
             "[hls.LayerName]: name must be a layer of the network, not 'Quant_0'; "
-            "layers: block_0, block_1, block_2, conv_2, relu, flatten, fc, fc_bias",
+            "layers: block_0, block_1, block_2, conv_2, relu, flatten, fc",
         ),
         (
             {"LayerName": {"fc": {"reuse_factor": 4}}},
@@ -398,15 +440,6 @@ def test_a_reuse_factor_above_the_inputs_of_a_parallel_conv_is_refused() -> None
     )
 
 
-def test_the_resource_strategy_is_refused_for_a_depthwise_conv() -> None:
-    with pytest.raises(ConfigError) as error:
-        converted("depthwise", hls={"LayerName": {"layer_2": {"Strategy": "Resource"}}})
-    assert str(error.value) == (
-        "[hls]: Strategy of layer 'layer_2' must be Latency, not Resource, which hls4ml has not for depthwise convs; "
-        "leave it out"
-    )
-
-
 # ---------------------------------------------------------------- refusals
 
 
@@ -447,68 +480,72 @@ def test_an_unknown_board_is_refused_with_the_nearest_one() -> None:
     )
 
 
-def test_an_operator_outside_the_list_is_refused_by_name() -> None:
+def test_what_has_no_exact_graph_is_refused_by_name() -> None:
     graph = quantized.graph("mlp")
     next(node for node in graph.graph.node if node.op_type == "Relu").op_type = "Sigmoid"
     path = folder() / "model.onnx"
     graph.save(str(path))
     changed = dataclasses.replace(quantized.quantized("mlp"), onnx_path=path)
-    with pytest.raises(UnsupportedError) as error:
+    with pytest.raises(
+        UnsupportedError, match=r"node 'layer_1' \(Sigmoid\) must read integers of at most 12 bits"
+    ):
         convert(changed, out=folder())
-    assert str(error.value) == (
-        "convert: node 'layer_1' (Sigmoid) is not supported; "
-        "supported operators: Quant, Conv, MatMul, Gemm, Add, Relu, MaxPool, Flatten"
-    )
 
 
-def test_a_pool_that_overlaps_is_refused_where_values_are_streamed() -> None:
-    assert converted("overlapping_pool", io_type="io_parallel").io_type == "io_parallel"
+def test_what_hls4ml_refuses_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hls4ml.model import ModelGraph
+
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("not this one")
+
+    monkeypatch.setattr(ModelGraph, "from_layer_list", refuse)
     with pytest.raises(UnsupportedError) as error:
-        converted("overlapping_pool")
+        converted("mlp")
     assert str(error.value) == (
-        "convert: layer 'layer_1' (MaxPool, kernel 3x3, stride 2x2) is not supported in io_stream; "
-        'supported strides: the kernel\'s size; or choose io_type = "io_parallel"'
+        "convert: hls4ml refuses the network: RuntimeError: not this one; see docs/architecture.md for what converts"
     )
 
 
-def test_what_hls4ml_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["input", "index", "weight", "w2", "layer3_out", "config2", "result_t"])
+def test_layers_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """Names that hls4ml keeps for itself, or that its C++ uses."""
     net = nn.Sequential()
-    net.add_module("input", nn.Linear(4, 3))
-    samples = data((4,), 3, samples=9)
+    net.add_module(name, nn.Linear(4, 3))
+    net.add_module("end", nn.Linear(3, 2))
+    samples = data((4,), 2, samples=9)
     made = quantize(net, torch.from_numpy(samples.train[0][:2]), out=tmp_path, data=samples, epochs=0)
-    with pytest.raises(UnsupportedError) as error:
-        convert(made, out=folder())
-    text = str(error.value)
-    assert text.startswith(
-        "convert: hls4ml refuses the network: RuntimeError: No model layer should be named 'input'"
-    )
-    assert text.endswith("; see docs/architecture.md for what converts")
+    design = convert(made, out=folder(), hls={"LayerName": {name: {"ReuseFactor": 4}}})
+    first = design.layers[0]
+    assert (first.name, first.hls_name, first.reuse_factor) == (name, f"Dense_{name}", 4)
 
 
-def test_outputs_beside_the_grid_are_refused() -> None:
-    made = quantized.quantized("mlp")
-    with np.load(made.golden_path) as file:
-        values = dict(file)
-    values["outputs"] = values["outputs"] + np.float32(2**-20)
-    path = folder() / "golden.npz"
-    np.savez(path, **values)
-    with pytest.raises(UnsupportedError, match="must hold values on the grid of fixed<"):
-        convert(dataclasses.replace(made, golden_path=path), out=folder())
-
-
+@pytest.mark.parametrize("suffix", ["h", "txt"])
 @pytest.mark.parametrize("place", [0, -1])
-def test_a_weight_that_differs_between_synthesis_and_csim_is_found(place: int) -> None:
-    design = converted("mlp")
-    weights = design.path / "firmware" / "weights"
-    check_weights(weights)
-    header = sorted(weights.glob("w*.h"))[0]
-    before, body = header.read_text(encoding="utf-8").split("{", 1)
-    numbers, after = body.split("}", 1)
-    values = numbers.split(",")
-    values[place] = str(float(values[place]) + 2.0**-9)
-    header.write_text(f"{before}{{{','.join(values)}}}{after}", encoding="utf-8")
-    with pytest.raises(MismatchError) as error:
-        check_weights(weights)
-    assert str(error.value) == (
-        f"convert: {header.name} must hold the numbers of {header.stem}.txt, not others; report the network"
+def test_a_weight_that_is_not_the_graphs_is_found(place: int, suffix: str) -> None:
+    weights = converted("mlp").path / "firmware" / "weights"
+    expected = {}
+    for path in weights.glob("*.txt"):
+        values = np.array(path.read_text(encoding="utf-8").split(","), dtype=np.float64)
+        expected[path.stem] = (values * 2**20).astype(np.int64), 20
+    check_weights(weights, expected)
+    changed = sorted(weights.glob(f"w*.{suffix}"))[0]
+    text = changed.read_text(encoding="utf-8")
+    before, body, after = (
+        re.fullmatch(r"(.*\{)(.*)(\}.*)", text, re.DOTALL).groups() if suffix == "h" else ("", text, "")
     )
+    numbers = body.split(",")
+    numbers[place] = str(float(numbers[place]) + 2.0**-9)
+    changed.write_text(f"{before}{','.join(numbers)}{after}", encoding="utf-8")
+    with pytest.raises(MismatchError) as error:
+        check_weights(weights, expected)
+    assert str(error.value) == (
+        f"convert: {changed.name} must hold the integers of the graph, not others; report the network"
+    )
+
+
+def test_a_weights_file_too_many_or_too_few_is_found() -> None:
+    weights = converted("single").path / "firmware" / "weights"
+    with pytest.raises(
+        MismatchError, match=r"^convert: the weights must be b9, not b2, .*; report the network$"
+    ):
+        check_weights(weights, {"b9": (np.array([1]), 0)})

@@ -192,7 +192,8 @@ def _network(case):
 def _headers():
     (package,) = importlib.util.find_spec("hls4ml").submodule_search_locations
     templates = Path(package) / "templates" / "vivado"
-    return ["-isystem", str(templates / "ap_types"), "-isystem", str(templates)]
+    emulation = Path(__file__).parents[1] / "hls_templates" / "cpp" / "emulation"
+    return ["-isystem", str(emulation), "-isystem", str(templates)]
 
 
 def _build(folder, files):
@@ -201,7 +202,7 @@ def _build(folder, files):
         (folder / name).write_text(text, encoding="utf-8")
     subprocess.run(
         [
-            *("g++", "-std=c++14", "-O0", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+            *("g++", "-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
             *(*_headers(), "-Ifirmware", "-Itb/emulation"),
             *("tb/testbench.cpp", "firmware/net_axis.cpp", "firmware/net.cpp", "-o", "testbench"),
         ],
@@ -359,7 +360,7 @@ def test_both_gearboxes_agree_with_plain_packing_for_every_shape(tmp_path):
     cpp = Path(__file__).parents[1] / "hls_templates" / "cpp"
     subprocess.run(
         [
-            *("g++", "-std=c++14", "-O0", *_headers(), f"-I{cpp}", f"-I{cpp}/emulation"),
+            *("g++", "-std=c++17", "-O0", *_headers(), f"-I{cpp}", f"-I{cpp}/emulation"),
             *("gearbox.cpp", "-o", "gearbox"),
         ],
         cwd=tmp_path,

@@ -232,3 +232,23 @@ def test_real_folded_layers_have_the_predicted_luts_and_flip_flops() -> None:
     luts, flip_flops = np.quantile(np.array(errors), 0.9, axis=0)
     assert luts < 0.12
     assert flip_flops < 0.12
+
+
+@pytest.mark.parametrize(
+    ("io_type", "luts", "interval"), [("io_stream", 36_782, 69), ("io_parallel", 33_085, 64)]
+)
+def test_a_real_network_is_predicted(io_type: str, luts: int, interval: int) -> None:
+    """The MLP 16-64-32-32-5 of shared/vendor's PYNQ-Z2 designs: 21 DSP slices, 20 blocks."""
+    layers = []
+    for inputs, outputs, bits, reuse in ((16, 64, 16, 64), (64, 32, 7, 64), (32, 32, 7, 64), (32, 5, 7, 32)):
+        layers.append(layer_cost(Work("fc", "product", inputs, outputs, bits, 16, 7), reuse, io_type))
+        after = (
+            Work("softmax", "softmax", 1, 5, 16, 16)
+            if outputs == 5
+            else Work("r", "rescale", 1, outputs, 16, 7)
+        )
+        layers.append(layer_cost(after, 1, io_type))
+    design = design_cost(layers, io_type)
+    assert (design.dsps, design.blocks) == (21, 20)
+    assert abs(design.interval_cycles - interval) <= 1
+    assert 0.95 * luts <= design.luts <= 1.2 * luts

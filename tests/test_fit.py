@@ -22,7 +22,7 @@ from flow.boards import load
 from flow.errors import ConfigError, UnsupportedError
 from flow.estimate import Work, layer_cost, limits, on_board
 from flow.estimate.graph import graph_work
-from flow.fit import Fit
+from flow.fit import Fit, beside
 from flow.fit.choice import choose, intervals, layer_options
 from flow.fit.cures import best, cycles, pruned
 from flow.folding import legal_reuse_factors
@@ -270,7 +270,7 @@ activation_bits = 4
 def test_the_command_fits_a_config_and_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "flow.toml"
     path.write_text(CONFIG)
-    done = command("fit", str(path), "--target-fps", "300", "--write", cwd=tmp_path)
+    done = command("fit", str(path), "--target-fps", "300", "--write", str(path), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
         "pynq-z1, 300 samples a second at 10 ns, io_stream: fits (float network, 4-bit weights"
@@ -292,10 +292,37 @@ def test_the_command_says_what_is_short_as_json_and_with_its_exit_status() -> No
     assert {cure["kind"] for cure in values["cures"]} >= {"bits", "board"}
 
 
-def test_the_command_writes_to_configs_only() -> None:
-    done = command("fit", "--target-fps", "10", "--write")
+@pytest.mark.parametrize("name", ["model.onnx", "missing.toml"])
+def test_the_command_writes_to_configs_only(name: str) -> None:
+    done = command("fit", "--target-fps", "10", "--write", name)
     assert done.returncode == 1
     assert (
         done.stderr
-        == "ConfigError: fit: --write must have a flow.toml to write to, not 'None'; name one, or paste the block\n"
+        == f"ConfigError: fit: --write must name an existing flow.toml, not '{name}'; flow init writes one\n"
     )
+
+
+def test_finn_is_asked_for_the_same_board_clock_and_rate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import flow.finn as module
+
+    asked: dict[str, Any] = {}
+
+    def stand_in(onnx: Path, **options: Any) -> Any:
+        asked.update(options, onnx=onnx)
+        layer = module.FinnLayer(layer="fc", name="MVAU_hls_0", cycles=1200, luts=345, dsps=6, bram18=7)
+        return module.FinnReport(
+            steps=(), layers=(layer,), host=(), samples=0, max_error=None, max_cycles=1200
+        )
+
+    monkeypatch.setattr("flow.finn.finn", stand_in)
+    made = replace(fit_mlp(16, 8, 5, target_fps=999.5), onnx_path=tmp_path / "model.onnx")
+    report = beside.finn_report(made, tmp_path)
+    assert beside.rows(report) == [["fc", "MVAU_hls_0", "345", "6", "7", "1,200"]]
+    assert asked.pop("onnx") == tmp_path / "model.onnx"
+    assert asked == {"out": tmp_path, "part": BOARD.part, "clock_period_ns": 10.0, "target_fps": 1000}
+    with pytest.raises(
+        ConfigError, match=r"^fit: --finn must have a quantized network, not a float one; give a run's"
+    ):
+        beside.finn_report(replace(made, onnx_path=None), tmp_path)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from lowered import both, check, integers
+from onnx import numpy_helper
+from onnx_files import save
 from qonnx_files import DOMAINS, Net
 
 from flow.fixed.execute import execute
 from flow.fixed.graph import Conv, Dense, FixedGraph, Rescale
 from flow.fixed.lower import lower
+from flow.qonnx_graph import load
 from flow.types import FixedPoint
 
 Build = Callable[[Net], str]
 
 
-def made(build: Build, **options: str) -> FixedGraph:
+def made(build: Build, **options: Any) -> FixedGraph:
     """Return a network as integers, compared with QONNX in every number."""
     net = Net(**options)
     graph, differing = check(net.model(build(net)))
@@ -63,7 +68,8 @@ FOLDED: dict[str, tuple[Build, list[str]]] = {
     "a factor a channel behind a ReLU": (
         lambda net: net.quant(net.by("Mul", net.relu(image(net)), np.array([0.25, 0.5, 1]).reshape(3, 1, 1))),
         ["Conv", "Rescale"]),
-    "BatchNorm behind a ReLU": (lambda net: net.quant(net.batchnorm(net.relu(image(net)))), ["Conv", "Relu", "Rescale"]),
+    "BatchNorm behind a ReLU": (lambda net: net.quant(net.batchnorm(net.relu(image(net)))), ["Conv", "Relu",
+        "Rescale"]),
     "BatchNorm of a flattened image": (
         lambda net: net.quant(net.relu(net.batchnorm(net.flatten(net.input((3, 2, 2)))))), ["Reshape", "Rescale"]),
     "bipolar activations": (
@@ -108,6 +114,51 @@ FOLDED: dict[str, tuple[Build, list[str]]] = {
             "Concat", x, net.quant(net.conv(x, 4, last=True, pads=1), power=-3), axis=3), 3, last=True, kernel=1)))(
             net.quant(net.conv(net.input((5, 6, 4)), 4, last=True, groups=4, raw=True), last=True, per_channel=True)),
         ["Conv", "Rescale", "Rescale", "Conv", "Rescale", "Concat", "Conv", "Rescale"]),
+    "weights with a factor behind their quantizer": (
+        lambda net: (lambda w: net.quant(net.node("Gemm", [net.input((6,)), w], (5,), transB=1)))(
+            net.fixed("Mul", [net.weights((5, 6)), net.constant(0.25)], (5, 6))),
+        ["Dense", "Rescale"]),
+    "weights transposed behind their quantizer": (
+        lambda net: (lambda w: net.quant(net.node("MatMul", [net.input((6,)), w], (5,))))(
+            net.fixed("Transpose", [net.weights((5, 6), per_channel=True)], (6, 5), perm=[1, 0])),
+        ["Dense", "Rescale"]),
+    "a Gemm with factors": (
+        lambda net: net.quant(net.node("Gemm", [net.input((6,)), net.weights((6, 5), axis=1), net.constant(
+            np.arange(5) / 8)], (5,), alpha=0.5, beta=2.0)),
+        ["Dense", "Rescale"]),
+    "a constant in front": (
+        lambda net: net.quant(net.node("Sub", [net.constant(1.0), net.node("Cast", [dense(net)], (5,), to=1)], (5,))),
+        ["Dense", "Rescale"]),
+    "a bias in front": (
+        lambda net: net.quant(net.node("Add", [net.constant(np.arange(5) / 8), dense(net, bias=False)], (5,))),
+        ["Dense", "Rescale"]),
+    "one over x": (
+        lambda net: net.quant(net.node("Div", [
+            net.constant(1.0), net.by("Add", net.relu(net.input((6,))), 1.0)], (6,))),
+        ["Table"]),
+    "Mish in parts": (
+        lambda net: (lambda x: net.quant(net.join("Mul", x, net.unary(net.unary(x, "Softplus"), "Tanh"))))(
+            net.input((6,))),
+        ["Table"]),
+    "automatic padding": (
+        lambda net: net.quant(net.node("Conv", [
+            net.node("Conv", [net.input((4, 7, 5)), net.weights((3, 4, 3, 3), bits=3)], (3, 4, 3),
+                     auto_pad="SAME_UPPER", strides=[2, 2]),
+            net.weights((2, 3, 2, 2), bits=3)], (2, 4, 3), auto_pad="SAME_LOWER")),
+        ["Conv", "Conv", "Rescale"]),
+    "a sequence as an image": (
+        lambda net: net.quant(net.conv(net.node("Unsqueeze", [net.input((4, 6)), net.constant([3], np.int64)], (
+            4, 6, 1)), 3, kernel=1)),
+        ["Reshape", "Conv", "Rescale"]),
+    "a dense layer at every position, flattened": (
+        lambda net: net.quant(net.dense(net.flatten(net.quant(net.dense(net.input((5, 4)), 3, kind="MatMul"))), 2)),
+        ["Conv", "Rescale", "Reshape", "Dense", "Rescale"]),
+    "the mean of a sequence": (
+        lambda net: net.dense(net.quant(net.node("ReduceMean", [
+            net.dense(net.input((4, 4)), 3, kind="MatMul")], (3,), axes=[1], keepdims=0)), 2, bias=False),
+        ["Conv", "Pool", "Rescale", "Reshape", "Dense"]),
+    "transposed at the end": (
+        lambda net: net.transpose(net.quant(image(net)), (0, 2, 3, 1)), ["Conv", "Rescale", "Reshape"]),
     "channels last from Keras": (
         lambda net: net.quant(net.conv(net.transpose(net.input((6, 5, 4)), (0, 3, 1, 2)), 3)), ["Conv", "Rescale"]),
 }  # fmt: skip
@@ -127,6 +178,50 @@ def test_every_rounding(rounding: str, free: bool) -> None:
     graph, differing = check(net.model(net.quant(dense(net), bits=5, power=-3, rounding=rounding, free=free)))
     assert differing == 0
     assert graph.nodes[-1].rounding == {"DOWN": "ROUND_TO_ZERO"}.get(rounding, rounding)  # type: ignore[attr-defined]
+
+
+def test_old_operator_sets() -> None:
+    graph = made(lambda net: net.quant(net.node("Clip", [dense(net)], (5,), min=0.0, max=1.0)), opset=9)
+    assert kinds(graph) == ["Dense", "Rescale"]
+    options = {"mode": "nearest"}
+    scales = [1, 1, 2, 3]
+    for opset, kind in ((9, "Upsample"), (10, "Resize")):
+        graph = made(
+            lambda net, kind=kind: net.quant(
+                net.node(kind, [net.input((4, 3, 3)), net.constant(scales)], (4, 6, 9), **options)
+            ),
+            opset=opset,
+        )
+        assert kinds(graph) == ["Upsample", "Rescale"]
+
+
+@pytest.mark.parametrize("rounding", ["ROUND", "FLOOR"])
+def test_the_second_version_of_trunc_has_an_output_scale_and_clips(rounding: str) -> None:
+    net = Net()
+    inputs = [dense(net, bias=False), *map(net.constant, (2.0**-10, 0.0, 16.0, 2.0**-6, 5.0))]
+    options = {"domain": net.domain, "rounding_mode": rounding, "signed": 1, "narrow": 0}
+    model = net.model(net.node("Trunc", inputs, (5,), **options))
+    next(entry for entry in model.model.opset_import if entry.domain == net.domain).version = 2
+    graph, differing = check(model)
+    assert differing == 0
+    assert str(graph.tensors[graph.outputs[0]].dtype) == "fixed<5,-1>"
+
+
+def test_the_index_of_a_topk_of_one_is_an_argmax(tmp_path: Path) -> None:
+    net = Net()
+    y = dense(net)
+    index = net.node("ArgMax", [y], (1,), axis=1)
+    proto = net.proto(index)
+    last = proto.graph.node[-1]
+    last.op_type = "TopK"
+    last.input.append(net.constant([1], np.int64))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1]), last.input[1]))
+    last.output[:] = ["", index]
+    graph = lower(load(save(proto, tmp_path)))
+    assert kinds(graph) == ["Dense", "ArgMax"]
+    x = integers(graph)
+    values = execute(graph, x, every=True)
+    assert np.array_equal(values[graph.outputs[0]][:, 0], values["gemm_0"].argmax(1))
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -197,23 +292,30 @@ def test_types_are_the_smallest_that_hold_every_result() -> None:
     source = net.constant([[3.0, -2.0], [1.0, 1.0], [0.0, 0.0]])
     net.shapes[source] = (3, 2)
     x = net.input((2,), bits=3, signed=False, power=0)
-    y = net.node("Gemm", [x, net.quant(source, bits=4, power=0, narrow=True), net.constant([0.0, 4.0, 0.0])], (3,), transB=1)
+    y = net.node(
+        "Gemm",
+        [x, net.quant(source, bits=4, power=0, narrow=True), net.constant([0.0, 4.0, 0.0])],
+        (3,),
+        transB=1,
+    )
     layer = lower(net.model(y)).nodes[0]
     assert isinstance(layer, Dense)
     assert layer.output.dtype == FixedPoint(True, 6, 0)  # -14 to 21
     assert layer.weight_dtype == FixedPoint(True, 4, 0)
-    assert (layer.bias_dtype, layer.bias.tolist()) == (FixedPoint(False, 1, -2), [0, 1, 0])  # type: ignore[union-attr]
+    assert (layer.bias_dtype, layer.bias.tolist()) == (FixedPoint(False, 3, -2), [0, 1, 0])  # type: ignore[union-attr]
 
 
 def test_padding_counts_as_zeros_in_the_type() -> None:
     net = Net()
-    source = net.constant(np.ones((1, 1, 2)))
-    x = net.relu(net.by("Add", net.input((1, 4), bits=3, signed=False, power=0), 5.0))
-    for pads, low in ((0, 10), (1, 0)):
+    source = net.constant([[[1.0, -1.0]]])
+    x = net.relu(net.by("Add", net.input((1, 4), bits=3, signed=False, power=0), 5.0))  # from 5 to 12
+    for pads, largest, width in ((0, 7, 4), (1, 12, 5)):
         y = net.node("Conv", [x, source], (1, 3 + 2 * pads), pads=[pads, pads], kernel_shape=[2])
-        graph = lower(net.model(y))
-        got, _ = both(net.model(y), graph, integers(graph, 64))
-        assert got[graph.outputs[0]].min() == low
+        model = net.model(y)
+        graph = lower(model)
+        got, _ = both(model, graph, integers(graph))
+        assert np.abs(got[graph.outputs[0]]).max() == largest
+        assert graph.tensors[graph.outputs[0]].dtype.width == width
 
 
 def rational(net: Net, model: object, graph: FixedGraph, x: np.ndarray) -> np.ndarray:
@@ -231,7 +333,9 @@ def rational(net: Net, model: object, graph: FixedGraph, x: np.ndarray) -> np.nd
     step = fractions(constants[quants[0].output[0]][1])
     sums = (x.astype(object) * step) @ sides[0].T + sides[1]
     out = constants[quants[-1].output[0]]
-    return np.array([[max(-64, min(63, round(value / Fraction(float(out[1]))))) for value in row] for row in sums])
+    return np.array(
+        [[max(-64, min(63, round(value / Fraction(float(out[1]))))) for value in row] for row in sums]
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,4 +1,4 @@
-"""QONNX graphs: executing, channels last, names; a pass that goes wrong is caught."""
+"""QONNX graphs: executing, cleaning, as plain Python."""
 
 from __future__ import annotations
 
@@ -6,168 +6,94 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_files
 import pytest
 import quantized
-import torch
-from quantized import NETS, Forward, data, golden, graph
-from torch import nn
+from qonnx_files import Net
+from quantized import golden, graph
 
 from flow import qonnx_graph
-from flow.errors import ConfigError, MismatchError, UnsupportedError
-from flow.qonnx_graph import CHANNELS_LAST, activations, compute_nodes, execute, load, to_channels_last
-from flow.quantize import quantize
+from flow.errors import ConfigError, UnsupportedError
+from flow.fixed.lower import lower_with_shapes
+from flow.qonnx_graph import FileNode, activations, apply, compute_nodes, execute, load, plain
 
-IMAGES = [name for name, (_, shape, _) in NETS.items() if len(shape) == 3]
-
-
-def channels_last(x: np.ndarray) -> np.ndarray:
-    return np.moveaxis(x, 1, -1) if x.ndim == 4 else x
+# ---------------------------------------------------------------- as plain Python
 
 
-# ---------------------------------------------------------------- channels last
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_the_channels_last_graph_gives_the_same_for_every_sample(name: str) -> None:
-    inputs, expected = golden(name)
-    changed = to_channels_last(graph(name))
-    assert np.array_equal(execute(changed, channels_last(inputs)), expected)
-
-
-@pytest.mark.parametrize("name", IMAGES)
-def test_every_image_is_channels_last_without_a_transpose(name: str) -> None:
-    before = graph(name)
-    shapes = {n.name: before.get_tensor_shape(n.output[0]) for n in compute_nodes(before)}
-    changed = to_channels_last(before)
-    assert changed.get_tensor_shape("global_in") == [1, *(NETS[name][1][i] for i in (1, 2, 0))]
-    for node in changed.graph.node:
-        assert node.op_type not in ("Transpose", "Gemm")
-        assert (node.domain == CHANNELS_LAST) == (node.op_type in ("Conv", "MaxPool"))
-        shape = changed.get_tensor_shape(node.output[0])
-        if node.name in shapes and len(shape) == 4:
-            n, c, h, w = shapes[node.name]
-            assert shape == [n, h, w, c]
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_the_layers_keep_their_names(name: str) -> None:
-    before, after = graph(name), to_channels_last(graph(name))
-    kinds = {"Gemm": "MatMul"}
-    wanted = {node.name: kinds.get(node.op_type, node.op_type) for node in compute_nodes(before)}
-    biases = {f"{node.name}_bias": "Add" for node in compute_nodes(before) if node.op_type == "Gemm"}
-    assert {node.name: node.op_type for node in compute_nodes(after)} == {**wanted, **biases}
-
-
-def test_the_weights_stay_with_their_layers_where_branches_change_the_order() -> None:
-    model = quantized.build("residual")
-    changed = to_channels_last(graph("residual"))
-    for node in compute_nodes(changed):
-        if node.op_type == "Conv":
-            weight = changed.get_initializer(changed.find_producer(node.input[1]).input[0])
-            mine = model.get_submodule(node.name).weight.detach().numpy()
-            assert np.array_equal(weight, mine.transpose(0, 2, 3, 1))
-
-
-def test_the_graph_stays_as_it_is() -> None:
-    before = graph("cnn")
-    text = before.model.SerializeToString()
-    to_channels_last(before)
-    assert before.model.SerializeToString() == text
-
-
-WRONG = "convert: the channels-last graph must equal the exported one on random inputs, not differ; report the network"
-
-
-@pytest.mark.parametrize(
-    "permute",
-    [lambda w: w, lambda w: w.transpose(0, 3, 2, 1), lambda w: w.transpose(0, 2, 1, 3), lambda w: -w],
-    ids=["not at all", "H and W swapped", "W and C swapped", "negated"],
-)
-def test_a_wrong_permutation_of_equal_extents_is_caught(
-    permute: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    right = qonnx_graph._permute_weights
-
-    def wrong(model: Any, node: Any, given: Any) -> None:
-        right(model, node, permute if node.op_type == "Conv" else given)
-
-    monkeypatch.setattr(qonnx_graph, "_permute_weights", wrong)
-    with pytest.raises(MismatchError) as error:
-        to_channels_last(graph("equal_layers"))
-    assert str(error.value) == WRONG
-
-
-@pytest.mark.parametrize("name", ["equal_layers", "cnn", "flat_image"])
-def test_a_dense_layer_that_is_left_in_the_old_order_is_caught(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(qonnx_graph, "_permute_dense", lambda model, node: None)
-    with pytest.raises(MismatchError) as error:
-        to_channels_last(graph(name))
-    assert str(error.value) == WRONG
-
-
-def test_a_wrong_pass_is_caught_where_samples_are_far_from_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    pixels = data((2, 4, 4), 3, scale=2.0**20)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3))
-    made = quantize(model, torch.from_numpy(pixels.train[0][:2]), out=tmp_path, data=pixels, epochs=0)
-    assert np.array_equal(
-        execute(to_channels_last(load(made.onnx_path)), channels_last(pixels.test[0])),
-        execute(load(made.onnx_path), pixels.test[0]),
+def test_a_file_becomes_plain_python() -> None:
+    model = graph("cnn")
+    file = plain(model)
+    assert [(n.name, n.op_type, n.inputs, n.outputs) for n in file.nodes] == [
+        (n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in model.graph.node
+    ]
+    conv = next(n for n in file.nodes if n.name == "conv_2")
+    assert (conv.domain, conv.attributes["kernel_shape"], conv.attributes["pads"]) == (
+        "",
+        [3, 2],
+        [0, 0, 0, 0],
     )
-    monkeypatch.setattr(qonnx_graph, "_permute_dense", lambda model, node: None)
-    with pytest.raises(MismatchError):
-        to_channels_last(load(made.onnx_path))
+    assert (file.inputs, file.outputs) == (("global_in",), ("global_out",))
+    assert file.shapes["global_in"] == tuple(model.get_tensor_shape("global_in"))
+    for entry in model.graph.initializer:
+        assert np.array_equal(file.constants[entry.name], model.get_initializer(entry.name))
 
 
-def exported(model: nn.Module, shape: tuple[int, ...], out: Path) -> Any:
-    samples = data(shape, 3, samples=9)
-    example = torch.from_numpy(samples.train[0][:2])
-    return load(quantize(model, example, out=out, data=samples, epochs=0).onnx_path)
+def test_open_extents_are_none(tmp_path: Path) -> None:
+    made = onnx_files.model([onnx_files.node("Relu", "x")], ("batch", 3, None))
+    file = plain(load(onnx_files.save(made, tmp_path)))
+    assert file.shapes["x"] == (None, 3, None)
 
 
-@pytest.mark.parametrize(
-    ("forward", "readers"),
-    [
-        (lambda net, x: net.c(net.two(net.flatten(x))), "Gemm, Gemm"),
-        (lambda net, x: net.a(torch.relu(net.flatten(x))), "Relu"),
-        (lambda net, x: net.flatten(net.conv(x)), "nothing"),
-    ],
-    ids=["two readers", "relu", "the end"],
-)
-def test_a_flatten_that_is_not_followed_by_one_dense_layer_is_refused(
-    forward: Any, readers: str, tmp_path: Path
-) -> None:
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(18, 3), nn.Linear(18, 3)
+def test_one_operator_is_executed_by_onnxruntime() -> None:
+    node = FileNode("s", "Sigmoid", "", ("x",), ("y",), {})
+    x = np.linspace(-4, 4, 33, dtype=np.float32)
+    assert np.allclose(apply(node, 13, x), 1 / (1 + np.exp(-x.astype(np.float64))), atol=1e-6)
 
-        def forward(self, x: Any) -> Any:
-            return self.a(x) + self.b(x)
 
-    layers = {"a": nn.Linear(18, 3), "b": nn.Linear(18, 3), "c": nn.Linear(3, 3), "two": Two()}
-    model = Forward(forward, **layers, flatten=nn.Flatten(), conv=nn.Conv2d(2, 3, 3))
-    before = exported(model, (2, 3, 3), tmp_path)
+def test_an_operator_that_onnxruntime_does_not_know_is_refused() -> None:
+    node = FileNode("s", "HardSwish", "", ("x",), ("y",), {})
     with pytest.raises(UnsupportedError) as error:
-        to_channels_last(before)
-    assert str(error.value) == (
-        f"convert: flatten 'flatten' must be followed by one dense layer, not {readers}; change the network"
+        apply(node, 13, np.zeros(3, np.float32))
+    text = str(error.value)
+    assert text.startswith(
+        "qonnx: node 's' (HardSwish) must be executed by onnxruntime with opset 13, not fail with "
     )
+    assert text.endswith("; export it anew")
 
 
-def test_a_layer_with_the_name_of_a_bias_is_refused(tmp_path: Path) -> None:
-    net = nn.Sequential()
-    net.add_module("fc", nn.Linear(4, 4))
-    net.add_module("fc_bias", nn.Linear(4, 3))
-    with pytest.raises(UnsupportedError) as error:
-        to_channels_last(exported(net, (4,), tmp_path))
-    assert str(error.value) == (
-        "qonnx: layers 'fc.bias' and 'fc_bias' must have different names in C++, not both 'fc_bias'; rename one"
-    )
+# ---------------------------------------------------------------- files of others
+
+
+def test_files_of_others_keep_their_tensors_names_and_get_shapes(tmp_path: Path) -> None:
+    net = Net(domain="onnx.brevitas")
+    y = net.relu(net.dense(net.input((4,), name="x"), 3, name="a/fc"), name="A_FC")
+    net.unary(y, "Sin")
+    proto = net.proto(net.quant(y))
+    del proto.graph.value_info[:]
+    raw = onnx_files.save(proto, tmp_path, "raw.onnx")
+    qonnx_graph.clean_named(raw, tmp_path / "model.onnx")
+    model = load(tmp_path / "model.onnx")
+    kinds = {node.name: node.op_type for node in model.graph.node}
+    assert {"a_fc": "Gemm", "A_FC_1": "Relu"}.items() <= kinds.items()
+    assert "Sin" not in kinds.values()
+    assert model.get_tensor_shape(y) == [1, 3]
+    assert execute(model, np.ones((2, 4), np.float32)).shape == (2, 3)
+
+
+def test_given_shapes_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qonnx.transformation.infer_shapes import InferShapes
+
+    def never(self: Any, model: Any) -> None:
+        raise AssertionError("qonnx's own inference takes minutes for large images")
+
+    monkeypatch.setattr(InferShapes, "apply", never)
+    net = Net()
+    proto = net.proto(net.quant(net.conv(net.input((4, 6, 5)), 3)))
+    del proto.graph.value_info[:]
+    raw = onnx_files.save(proto, tmp_path, "raw.onnx")
+    _, shapes = lower_with_shapes(load(raw))
+    qonnx_graph.clean_named(raw, tmp_path / "model.onnx", shapes)
+    assert load(tmp_path / "model.onnx").get_tensor_shape("conv_0_out") == [1, 3, 4, 3]
 
 
 # ---------------------------------------------------------------- executing
@@ -204,7 +130,7 @@ def test_executing_leaves_the_graph_as_it_is() -> None:
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    execute(to_channels_last(graph("cnn")), channels_last(golden("cnn")[0][:2]))
+    execute(graph("cnn"), golden("cnn")[0][:2])
     assert capfd.readouterr() == ("", "")
 
 

@@ -11,16 +11,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flow"
 STAGES = {"train", "prune", "simplify", "quantize", "compress", "convert", "emulate", "synthesize", "report"}
 LAYERS = [
-    {"cli"},
-    {"progress", "doctor", "fit"},
+    {"cli", "pytest_plugin"},
+    {"progress", "doctor", "fit", "golden"},
     {"pipeline"},
     {"steps"},
     {"model_source"},
     {"config"},
     STAGES,
-    {"estimate"},
-    {"fixed"},
+    {"estimate", "finn"},
     {
+        "fixed",
         "toolchains",
         "fuse",
         "training",
@@ -40,12 +40,14 @@ HOMES = {
     "hls4ml": {"convert"},
     "brevitas": {"quantize"},
     "nncodec": {"compress"},
-    "qonnx": {"qonnx_graph"},
-    "onnx": {"qonnx_graph", "onnx_model"},
+    "qonnx": {"qonnx_graph", "finn"},
+    "finn": {"finn"},
+    "onnx": {"qonnx_graph", "onnx_model", "finn"},
     "onnxruntime": {"qonnx_graph", "onnx_model"},
     "sklearn": {"data"},
     "jinja2": {"report"},
     "typer": {"cli"},
+    "pytest": {"pytest_plugin"},
     "subprocess": {"plan"},
 }
 MODULES = sorted(

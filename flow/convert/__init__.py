@@ -13,8 +13,9 @@ import numpy as np
 from flow import boards, qonnx_graph
 from flow.convert.axis import Side, axis_files
 from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.fixed.execute import execute
 from flow.fixed.graph import Conv, FixedGraph, Tensor
-from flow.lsb import exact_lsb, input_lsb
+from flow.lsb import input_lsb, read_golden
 from flow.resources import data_folder
 from flow.types import Board, HlsProject, Port, Progress, Quantized, silent
 
@@ -131,17 +132,15 @@ def _finish(project: HlsProject, graph: FixedGraph, written: Written, golden_sam
         path = project.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    with np.load(project.golden_path) as golden:
-        given = [
-            input_lsb(port, golden[name][:golden_samples])
-            for port, name in zip(project.inputs, port_names("inputs", project.inputs), strict=True)
-        ]
-        wanted = [
-            placed(graph.tensors[port.name], exact_lsb(port, golden[name][:golden_samples]))
-            for port, name in zip(project.outputs, port_names("outputs", project.outputs), strict=True)
-        ]
-    write_dat(project.path / "tb_data" / "inputs.dat", np.concatenate(given, axis=1))
-    write_dat(project.path / "tb_data" / "golden.dat", np.concatenate(wanted, axis=1))
+    given = [
+        input_lsb(port, samples[:golden_samples], tensor.order).reshape(-1, *tensor.shape)
+        for port, tensor, samples in zip(
+            project.inputs, graph.inputs, read_golden(project.golden_path).inputs, strict=True
+        )
+    ]
+    made = execute(graph, given)
+    write_dat(project.path / "tb_data" / "inputs.dat", given)
+    write_dat(project.path / "tb_data" / "golden.dat", [made[name] for name in graph.outputs])
     check_weights(project.path / "firmware" / "weights", written.weights)
 
 
@@ -151,23 +150,10 @@ def kernel_files() -> dict[str, str]:
     return {f"{KERNELS}/{path.name}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.h"))}
 
 
-def port_names(kind: str, ports: Sequence[Port]) -> list[str]:
-    """Return the names of the ports' arrays in golden.npz: ``inputs``, or ``inputs_0``, ``inputs_1``, ..."""
-    return [kind] if len(ports) == 1 else [f"{kind}_{number}" for number in range(len(ports))]
-
-
-def placed(tensor: Tensor, rows: np.ndarray) -> np.ndarray:
-    """Return values in the order of the file, (samples, values), in the order of a tensor of the graph."""
-    if tensor.order is None:
-        return rows
-    result = np.empty_like(rows)
-    result[:, tensor.order] = rows
-    return result
-
-
-def write_dat(path: Path, rows: np.ndarray) -> None:
-    """Write integers as text, a frame a line."""
+def write_dat(path: Path, ports: Sequence[np.ndarray]) -> None:
+    """Write integers as text, a frame a line, port after port; each port is (frames, *shape)."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.concatenate([port.reshape(len(port), -1) for port in ports], axis=1)
     path.write_text("".join(" ".join(map(str, row)) + "\n" for row in rows.tolist()), encoding="utf-8")
 
 

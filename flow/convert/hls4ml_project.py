@@ -130,7 +130,7 @@ def _configuration(
     by_layer: dict[str, dict[str, Any]] = {}
     for layer in layers:
         node = layer.node
-        types = {key: _hls_type(dtype) for key, dtype in layer.types.items()}
+        types = {key: str(dtype) for key, dtype in layer.types.items()}
         own: dict[str, Any] = {}
         if node is not None:
             own = dict(options.get("LayerName", {}).get(node.name, {}))
@@ -172,10 +172,6 @@ def _parsed(layer: str, key: str, text: str) -> FixedPoint:
         ) from error
 
 
-def _hls_type(dtype: FixedPoint) -> str:
-    return str(dtype)
-
-
 def _dtype(precision: Any) -> FixedPoint:
     integer = int(precision.integer)
     return FixedPoint(bool(precision.signed), integer, int(precision.width) - integer)
@@ -201,7 +197,13 @@ def _verify(model: Any, layers: Sequence[Layer], keys: Mapping[str, Mapping[str,
                 if _dtype(made.get_attr(f"{key}_t").precision) != wanted:
                     raise _changed(layer, key, wanted, _dtype(made.get_attr(f"{key}_t").precision))
     for name, made in found.items():
-        if made.class_name != "Clone":
+        if made.class_name == "Clone":
+            wanted = _dtype(made.get_input_variable().type.precision)
+            if any(_dtype(copy.type.precision) != wanted for copy in made.get_variables()):
+                raise MismatchError(
+                    f"convert: hls4ml must keep the type of {name!r}, {wanted}, not change it; report the network"
+                )
+        else:
             raise MismatchError(
                 f"convert: hls4ml must add nothing but copies of streams, not {name!r} ({made.class_name}); "
                 "report the network"

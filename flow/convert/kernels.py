@@ -1,6 +1,6 @@
 """Which of our C++ kernels computes a node, and the struct of constants that it reads.
 
-The kernels lie in hls_templates/cpp/kernels; the constants go into the design's source, the same for csim and synthesis.
+The kernels lie in hls_templates/cpp/kernels; the constants go into the source, the same for csim and synthesis.
 """
 
 from __future__ import annotations
@@ -40,15 +40,19 @@ MAX_TABLE = 1 << 16
 _UNARY = "unary<flow_kernels::{operation}, {{inputs_t}}, {{output_t}}, {{config}}>({{inputs}}, {{output}})"
 _BINARY = _UNARY.replace("unary", "binary")
 _VECTOR = _UNARY.replace("unary", "vector")
+_JOINED = (
+    "joined<{{inputs_t}}>::sized<{{sizes}}>::{operation}<{{output_t}}, {{config}}>({{output}}, {{inputs}})"
+)
 _WINDOW = "{operation}<{{inputs_t}}, {{output_t}}, {{config}}>({{inputs}}, {{output}})"
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A call of a kernel, to be formatted with ``inputs_t, output_t, config, inputs, output`` and ``weights``.
+    """A call of a kernel, and the constants that it reads.
 
-    ``header``: a file of hls_templates/cpp/kernels. ``config``: the lines of the struct CONFIG_T. ``weights``: real
-    values and their types, which hls4ml writes, by their names.
+    ``header``: a file of hls_templates/cpp/kernels. ``call``: to be formatted with ``inputs_t``, ``output_t``,
+    ``config``, ``inputs``, ``output``, ``weights``, and ``sizes``, the values of each input. ``config``: the lines of
+    the struct CONFIG_T. ``weights``: real values and their types, which hls4ml writes, by their names.
     """
 
     header: str
@@ -151,7 +155,9 @@ def _width(node: Rescale | Sign, source: FixedPoint, *more: int) -> int:
     """Return the bits of every x * multiplier + offset, and of other numbers."""
     ends = [
         int(times) * x + int(plus)
-        for times, plus in zip(*np.broadcast_arrays(node.multiplier.ravel(), node.offset.ravel()), strict=True)
+        for times, plus in zip(
+            *np.broadcast_arrays(node.multiplier.ravel(), node.offset.ravel()), strict=True
+        )
         for x in (source.minimum_lsb, source.maximum_lsb)
     ]
     shift = node.shift if isinstance(node, Rescale) else 0
@@ -184,15 +190,14 @@ def _sign(node: Sign, graph: FixedGraph) -> list[str]:
     ]
 
 
-def _relu(node: Node, graph: FixedGraph) -> list[str]:
+def _nothing(node: Node, graph: FixedGraph) -> list[str]:
     return []
 
 
 def _prelu(node: PRelu, graph: FixedGraph) -> list[str]:
-    return [
-        *_numbers("unsigned", up=node.slope_dtype.fraction_bits),
-        *_lookup("slope", node.slope, registers=True),
-    ]
+    up = node.output.dtype.fraction_bits - graph.tensors[node.inputs[0]].dtype.fraction_bits
+    slope = node.slope << (up - node.slope_dtype.fraction_bits)
+    return [*_numbers("unsigned", up=up), *_lookup("slope", slope, registers=True)]
 
 
 def _table(node: Table, graph: FixedGraph) -> list[str]:
@@ -207,11 +212,16 @@ def _softmax(node: Softmax, graph: FixedGraph) -> list[str]:
     total = largest * node.output.size
     shift = node.output.dtype.fraction_bits + 1
     return [
+        *_argmax(node, graph),
         *_numbers("unsigned", entries=len(used), shift=shift),
         *_numbers("long long", maximum=f"{node.output.dtype.maximum_lsb}LL"),
         *_numbers("int", sum_width=total.bit_length(), width=((largest << shift) + total).bit_length()),
         *_lookup("exponential", used, registers=False),
     ]
+
+
+def _argmax(node: Softmax | ArgMax, graph: FixedGraph) -> list[str]:
+    return _numbers("unsigned", results=node.output.size)
 
 
 def _check_table(node: Node, values: np.ndarray) -> None:
@@ -228,8 +238,8 @@ def _ups(node: Node, graph: FixedGraph) -> list[int]:
     for step in steps(node, graph):
         if step.denominator != 1 or step.numerator & (step.numerator - 1):
             raise UnsupportedError(
-                f"convert: layer {node.name!r} ({type(node).__name__}) must read steps that are whole powers of two of its own, "
-                f"not {step} of one; share one quantizer"
+                f"convert: layer {node.name!r} ({type(node).__name__}) must read steps that are whole powers of two of "
+                f"its own, not {step} of one; share one quantizer"
             )
         found.append(step.numerator.bit_length() - 1)
     return found
@@ -288,16 +298,21 @@ def _conv(node: Conv, graph: FixedGraph) -> list[str]:
 _KERNELS: Mapping[type[Node], tuple[str, str, str, Callable[[Any, FixedGraph], list[str]]]] = {
     Rescale: ("elementwise.h", _UNARY, "rescale", _rescale),
     Sign: ("elementwise.h", _UNARY, "bipolar", _sign),
-    Relu: ("elementwise.h", _UNARY, "relu", _relu),
+    Relu: ("elementwise.h", _UNARY, "relu", _nothing),
     PRelu: ("elementwise.h", _UNARY, "prelu", _prelu),
     Table: ("elementwise.h", _UNARY, "table", _table),
     Add: ("elementwise.h", _BINARY, "add", _add),
-    Mul: ("elementwise.h", _BINARY, "mul", _relu),
-    Concat: ("concat.h", "{operation}<{{output_t}}, {{config}}>({{output}}, {{inputs}})", "concat", _concat),
+    Mul: ("elementwise.h", _BINARY, "mul", _nothing),
+    Concat: (
+        "concat.h",
+        _JOINED,
+        "concat",
+        _concat,
+    ),
     Upsample: ("upsample.h", _WINDOW, "upsample", _upsample),
     Pool: ("pool.h", _WINDOW, "pool", _pool),
     Softmax: ("vector.h", _VECTOR, "softmax", _softmax),
-    ArgMax: ("vector.h", _VECTOR, "argmax", _relu),
+    ArgMax: ("vector.h", _VECTOR, "argmax", _argmax),
     Conv: ("conv.h", _WINDOW.replace("{{output}}", "{{output}}, {{weights}}"), "conv", _conv),
 }
 KINDS = tuple(_KERNELS)

@@ -14,6 +14,8 @@ from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Reshape, Tensor
 from flow.names import identifier
 from flow.types import FixedPoint
 
+LIMIT = 4096
+"""Elements that Vivado and Vitis HLS partition an array into, or unroll a loop to."""
 MAX_COPIES = 7
 """hls4ml copies a stream at most so many times."""
 
@@ -136,13 +138,19 @@ def _check_reshaped_outputs(graph: FixedGraph) -> None:
 
 
 def hls4ml_has(node: Conv, io_type: str) -> bool:
-    """Tell whether hls4ml's own kernel computes a conv; its streams pass over the rows' stride of a flat kernel."""
+    """Tell whether hls4ml's own kernel computes a conv.
+
+    Its streams pass over the rows' stride of a flat kernel, and keep all weights of a 1 x 1 conv in registers; in
+    io_parallel it takes a 1-D conv of kernel 1 with one result for a dense layer.
+    """
     kernel = node.weight.shape[1:-1]
     if node.groups != 1 or set(node.dilations) != {1}:
         return False
-    if len(kernel) == 1:
-        return not (io_type == "io_parallel" and kernel == (1,) and node.output.shape[0] == 1)
-    return not (io_type == "io_stream" and kernel[0] == 1 and kernel[1] > 1 and node.strides[0] > 1)
+    if io_type == "io_parallel":
+        return not (kernel == (1,) and node.output.shape[0] == 1)
+    if set(kernel) == {1}:
+        return node.weight.size <= LIMIT
+    return not (len(kernel) == 2 and kernel[0] == 1 and node.strides[0] > 1)
 
 
 def _input(tensor: Tensor) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def register() -> None:
                 config=f"config{node.index}",
                 inputs=", ".join(variable.name for variable in inputs),
                 output=output.name,
+                sizes=", ".join(str(variable.size()) for variable in inputs),
                 weights=", ".join(node.get_weights(name).name for name in names),
             )
 
@@ -114,16 +115,17 @@ def multipliers(node: Conv, graph: FixedGraph, reuse: int) -> int:
 
 
 def arrays(node: Node, graph: FixedGraph, io_type: str, reuse: int) -> dict[str, int]:
-    """Return what our kernel puts into registers or unrolls completely, with its size, beside its inputs and outputs."""
+    """Return what our kernel keeps in registers or unrolls completely, with its size, beside inputs and outputs."""
     found: dict[str, int] = {}
     channels = graph.tensors[node.inputs[0]].shape[-1]
     if isinstance(node, Pool | Conv):
         kernel_sizes = node.kernel if isinstance(node, Pool) else node.weight.shape[1:-1]
         height, width = spans(node)
-        if io_type == "io_stream":
+        apart = isinstance(node, Pool) and all(s >= k for s, k in zip(node.strides, node.kernel, strict=True))
+        if io_type == "io_stream" and not apart:
             found["memories of rows that wait"] = (height - 1) * channels
             found["values of a window in registers"] = image(kernel_sizes)[0] * width * channels
-        elif isinstance(node, Pool):
+        elif io_type == "io_parallel" and isinstance(node, Pool):
             found["values of windows at once"] = node.output.size * int(np.prod(kernel_sizes))
     if isinstance(node, Conv):
         found["multipliers at once"] = multipliers(node, graph, reuse)

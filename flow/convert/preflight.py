@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 
 from flow.convert.accumulators import Range, partial_sums, range_of
-from flow.convert.layer_list import Layer
+from flow.convert.layer_list import LIMIT, Layer
 from flow.errors import ConfigError, UnsupportedError
 from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Reshape, Tensor
 from flow.folding import Fold
 from flow.types import FixedPoint, HlsLayer
-
-LIMIT = 4096
-"""Elements that Vivado and Vitis HLS partition an array into, or unroll a loop to."""
-
 
 _ANY_REUSE = ("Dense", "Conv1D", "Conv2D", "PointwiseConv1D", "PointwiseConv2D")
 """hls4ml's own layers, which with the latency strategy take any reuse factor as an interval."""
@@ -144,7 +140,7 @@ def _arrays(
 
 
 def _gearbox(tensor: Tensor, io_type: str) -> tuple[str, int, str]:
-    """Return the shift register between words and values (axis_top.h): the lanes of an array, and of a word less one."""
+    """Return the shift register of axis_top.h: the lanes of an array, and of a word less one."""
     values = tensor.shape[-1] if io_type == "io_stream" else tensor.size
     width = tensor.dtype.width
     slots = values * (2 if width > 32 else 1)
@@ -161,6 +157,3 @@ def _mac_arrays(node: Dense | Conv, keys: Mapping[str, Any], io_type: str) -> It
         yield "multipliers at once", -(-inputs * outputs // int(keys["ReuseFactor"])) * pixels, _FOLD
     else:
         yield "products at once (Strategy Latency)", inputs * outputs * pixels, _FOLD
-    pointwise = isinstance(node, Conv) and set(node.weight.shape[1:-1]) == {1}
-    if pointwise and io_type == "io_stream":
-        yield "weights of a 1x1 conv, which io_stream keeps in registers,", inputs * outputs, _NARROW

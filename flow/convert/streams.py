@@ -11,7 +11,7 @@ is the most steps that a layer may keep so; a stream beside a chain of layers is
 
 from __future__ import annotations
 
-import heapq
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -23,6 +23,7 @@ HOLD = 16
 
 Step = tuple[tuple[str, ...], tuple[str, ...]]
 """The streams that a step reads a token of, and those that it then writes a token to."""
+_Numbered = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,66 +44,77 @@ def occupancy(processes: Sequence[Process], limits: Mapping[str, int] | None = N
     Raises:
         UnsupportedError: the frame does not pass.
     """
-    held: dict[str, int] = {}
-    readers: dict[str, int] = {}
-    writers: dict[str, int] = {}
-    for place, process in enumerate(processes):
-        for reads, writes in process.steps:
-            for name in reads:
-                readers[name] = place
-                held.setdefault(name, 0)
-            for name in writes:
-                writers[name] = place
-                held.setdefault(name, 0)
-    most = dict(held)
-    done = [0] * len(processes)
-    room = limits or {}
-    # the layer furthest down goes first, which keeps streams short
-    waiting = [-place for place in range(len(processes))]
-    heapq.heapify(waiting)
-    queued = [True] * len(processes)
-    while waiting:
-        place = -heapq.heappop(waiting)
-        queued[place] = False
-        steps = processes[place].steps
-        if done[place] == len(steps):
-            continue
-        reads, writes = steps[done[place]]
-        if not _ready(reads, writes, held, room):
-            continue
-        done[place] += 1
-        woken = [place]
-        for name in reads:
-            held[name] -= 1
-            if name in writers:
-                woken.append(writers[name])
-        for name in writes:
-            held[name] += 1
-            most[name] = max(most[name], held[name])
-            if name in readers:
-                woken.append(readers[name])
-        for other in woken:
-            if not queued[other]:
-                queued[other] = True
-                heapq.heappush(waiting, -other)
-    stuck = [
-        process.name for process, count in zip(processes, done, strict=True) if count < len(process.steps)
-    ]
-    left = [name for name, count in held.items() if count]
+    names = list(
+        dict.fromkeys(name for one in processes for step in one.steps for part in step for name in part)
+    )
+    frame = _Frame(processes, {name: number for number, name in enumerate(names)}, limits or {})
+    while frame.advanced() and limits:
+        pass
+    stuck = [one.name for one, at in zip(processes, frame.done, strict=True) if at < len(one.steps)]
+    left = [name for name, count in zip(names, frame.held, strict=True) if count]
     if stuck or left:
         raise UnsupportedError(
             f"convert: streams must let a frame pass, not stop at {', '.join(map(repr, stuck or left))}; "
             'give their FIFOs more depth, or choose io_type = "io_parallel"'
         )
-    return most
+    return dict(zip(names, frame.most, strict=True))
 
 
-def _ready(
-    reads: tuple[str, ...], writes: tuple[str, ...], held: Mapping[str, int], room: Mapping[str, int]
-) -> bool:
-    if any(held[name] < 1 for name in reads):
-        return False
-    return all(held[name] < room[name] for name in writes if name in room)
+class _Frame:
+    """A frame on its way: tokens in each stream, now and at most, and the steps that each process has done."""
+
+    def __init__(
+        self, processes: Sequence[Process], numbers: Mapping[str, int], limits: Mapping[str, int]
+    ) -> None:
+        self.done = [0] * len(processes)
+        self.held = [0] * len(numbers)
+        self.most = [0] * len(numbers)
+        self.room = [limits.get(name, sys.maxsize) for name in numbers]
+        readers: dict[str, int] = {}
+        for place, one in enumerate(processes):
+            readers |= {name: place for step in one.steps for name in step[0]}
+        known: dict[Step, _Numbered] = {}
+        for step in {step for one in processes for step in one.steps}:
+            reads, writes = (tuple(numbers[name] for name in names) for names in step)
+            known[step] = reads, writes, tuple(sorted({readers[name] for name in step[1] if name in readers}))
+        self.steps = [[known[step] for step in one.steps] for one in processes]
+
+    def advanced(self) -> bool:
+        """Let every process go as far as it can, the one furthest down first; tells whether any did a step."""
+        before = sum(self.done)
+        waiting = list(range(len(self.steps)))
+        while waiting:
+            place = waiting.pop()
+            woken = self._go(place)
+            if woken:  # all of them lie further down: the list stays in order
+                waiting.append(place)
+                waiting.extend(woken)
+        return sum(self.done) > before
+
+    def _go(self, place: int) -> tuple[int, ...]:
+        """Do the steps of one process until it writes, waits or ends; returns who reads what it wrote."""
+        held, most, room, steps = self.held, self.most, self.room, self.steps[place]
+        for at in range(self.done[place], len(steps)):
+            reads, writes, woken = steps[at]
+            for name in reads:
+                if not held[name]:
+                    self.done[place] = at
+                    return ()
+            for name in writes:
+                if held[name] >= room[name]:
+                    self.done[place] = at
+                    return ()
+            for name in reads:
+                held[name] -= 1
+            for name in writes:
+                held[name] += 1
+                if held[name] > most[name]:
+                    most[name] = held[name]
+            if woken:
+                self.done[place] = at + 1
+                return woken
+        self.done[place] = len(steps)
+        return ()
 
 
 def depths(processes: Sequence[Process]) -> dict[str, int]:

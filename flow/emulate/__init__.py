@@ -1,48 +1,60 @@
-"""Emulate: run the C++ over whole data sets and compare it with its references, in LSBs."""
+"""Emulate: torch = QONNX = integer executor = C++, over whole data sets, in LSBs."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from flow import qonnx_graph
+from flow.emulate.chain import CSIM, HEAD_LSB, QONNX, Samples, check_csim, check_qonnx, through
 from flow.emulate.csim import Csim
 from flow.errors import ConfigError, MismatchError
-from flow.lsb import exact_lsb, input_lsb
-from flow.types import Emulation, HlsLayer, HlsProject, Progress, silent
+from flow.fixed.execute import execute
+from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
+from flow.fixed.lower import lower
+from flow.lsb import Golden, exact_lsb, input_lsb, placed, read_golden
+from flow.types import Emulation, HlsProject, LayerCheck, Port, Progress, silent
 
 LAYER_SAMPLES = 32
 """Samples whose every layer is compared, beside the outputs of all samples."""
+_EXPLAINED = 256
+"""Samples with another output than QONNX that are followed layer by layer."""
+
+Arrays = np.ndarray | tuple[np.ndarray, ...]
 
 
 def emulate(
     design: HlsProject,
-    inputs: np.ndarray | None = None,
-    expected: np.ndarray | None = None,
+    inputs: Arrays | None = None,
+    expected: Arrays | None = None,
     *,
     labels: np.ndarray | None = None,
     compiler: str = "g++",
     optimization: str = "-O1",
+    header: str = "light",
     build_folder: Path | None = None,
     timeout_s: float = 1800,
     progress: Progress = silent,
 ) -> Emulation:
-    """Compile the HLS C++ (csim) and compare every output with what torch and QONNX gave.
+    """Run the integer executor and the C++ (csim) and compare every output with what torch and QONNX gave.
 
     The samples go through the AXI4-Stream top, word for word as the hardware gets them. Every layer is compared too,
-    on the first `LAYER_SAMPLES` samples, or on the first one whose output differs.
+    QONNX with the executor and the executor with the C++, on the first `LAYER_SAMPLES` samples, or on the first one
+    whose output differs.
 
     Args:
         design: the HLS project.
-        inputs: float32 samples, channels first. ``None``: the whole test set, with its outputs and labels, that
-            the stage quantize proved equal to torch.
-        expected: the reference outputs, (samples, outputs); they must lie on the output's grid.
+        inputs: float32 samples in the layout of the QONNX file (channels first), a tuple of them for several inputs.
+            ``None``: the whole test set, with its outputs and labels, that the stage quantize proved equal to torch.
+        expected: the reference outputs, (samples, ...), a tuple of them for several outputs.
         labels: class numbers, for the accuracy.
-        compiler: a C++14 compiler on PATH.
+        compiler: a C++17 compiler on PATH.
         optimization: its optimization option.
+        header: ``light`` or ``vendor``: whose ap_fixed, ap_int and hls::stream the C++ is compiled with.
         build_folder: where the compiler works; ``None``: a temporary folder.
         timeout_s: limit for each program.
         progress: see `flow.types.Progress`.
@@ -50,100 +62,183 @@ def emulate(
     Raises:
         ConfigError: shapes do not fit the design.
         ToolError: the compiler is missing or fails (its messages are shown), or the program dies.
-        MismatchError: the C++ differs; it names the first layer, sample, index, expected, got, LSBs.
+        MismatchError: a hop differs; it names the first layer, sample, index, expected, got, LSBs.
     """
-    source, result = design.inputs[0], design.outputs[0]
-    if inputs is None and expected is None:
-        with np.load(design.golden_path) as golden:
-            inputs, expected, labels = golden["inputs"], golden["outputs"], golden["labels"]
-    if inputs is None or expected is None:
-        raise ConfigError(
-            "emulate: inputs and expected must come together, not one alone; leave both out for the test set"
-        )
-    _check_shapes(design, inputs, expected, labels)
-    want = exact_lsb(result, expected)
+    model = qonnx_graph.load(design.onnx_path)
+    graph = lower(model)
+    golden = _golden(design, graph, inputs, expected, labels)
+    lsb = _integers(graph, golden)
+    start = time.perf_counter()
+    results = execute(graph, lsb, progress=progress)
+    executor_seconds = time.perf_counter() - start
+    count = len(lsb[0])
+    tied, head_lsb = _check_outputs(graph, model, golden, lsb, results)
+    picked = np.arange(min(LAYER_SAMPLES, count))
+    layers, _ = check_qonnx(
+        graph, through(graph, model, golden.inputs, lsb, picked), "an inner layer differs, although no output does"
+    )
+    want = np.concatenate([results[name].reshape(count, -1) for name in graph.outputs], axis=1)
+    rows = np.concatenate([x.reshape(count, -1) for x in lsb], axis=1)
     with tempfile.TemporaryDirectory() as temporary:
-        csim = Csim(design, build_folder or Path(temporary), compiler, optimization, timeout_s)
+        csim = Csim(
+            design, build_folder or Path(temporary), compiler, optimization, timeout_s, header=header
+        )
         progress(0, 2, f"compiling the C++ ({compiler} {optimization})")
         build_seconds = csim.build()
-        progress(1, 2, f"running {len(inputs)} samples")
+        progress(1, 2, f"running {count} samples")
         start = time.perf_counter()
-        got = csim.run(input_lsb(source, inputs))
+        got = csim.run(rows)
         run_seconds = time.perf_counter() - start
-        error = np.abs(got - want)
-        wrong = np.flatnonzero(error.any(axis=1))
-        picked = wrong[:1] if len(wrong) else np.arange(min(LAYER_SAMPLES, len(inputs)))
-        _check_layers(layer_errors(design, csim, inputs[picked]), picked, len(wrong), len(inputs))
+        wrong = np.flatnonzero((got != want).any(axis=1))
         if len(wrong):
-            sample, output = np.argwhere(error)[0]
+            picked = wrong[:1]
+        checked = _trace(graph, design, csim, lsb, rows, picked, layers, (len(wrong), count))
+        if len(wrong):
+            sample, output = np.argwhere(got != want)[0]
             raise MismatchError(
-                f"emulate: C++ must equal QONNX, but {len(wrong)} of {len(inputs)} samples differ; all layers agree, "
+                f"emulate: {CSIM}, but {len(wrong)} of {count} samples differ; all layers agree, "
                 f"but output {output} of sample {sample} is {got[sample, output]} LSB in place of "
                 f"{want[sample, output]} LSB; the AXI4-Stream top must be at fault: report it"
             )
-    accuracy = float((got.argmax(1) == labels).mean()) if labels is not None else None
     return Emulation(
-        samples=len(inputs),
-        max_error_lsb=int(error.max()),
-        accuracy=accuracy,
+        samples=count,
+        max_error_lsb=int(np.abs(got - want).max()),
+        accuracy=_accuracy(graph, results, golden.labels),
         outputs=got,
-        layers=tuple(layer.name for layer in design.layers),
+        layers=checked,
         layer_samples=len(picked),
         build_seconds=build_seconds,
-        samples_per_second=len(inputs) / run_seconds,
+        samples_per_second=count / run_seconds,
+        executor_samples_per_second=count / executor_seconds,
+        header=csim.header,
+        head_lsb=head_lsb,
+        tied_samples=tied,
     )
 
 
-def _check_shapes(
-    design: HlsProject, inputs: np.ndarray, expected: np.ndarray, labels: np.ndarray | None
-) -> None:
-    *spatial, channels = design.inputs[0].shape
-    first = (len(inputs), channels, *spatial)
-    if len(inputs) == 0 or inputs.shape != first or expected.shape != (len(inputs), design.outputs[0].size):
-        shown = ", ".join(map(str, first[1:]))
+def _trace(
+    graph: FixedGraph,
+    design: HlsProject,
+    csim: Csim,
+    lsb: Sequence[np.ndarray],
+    rows: np.ndarray,
+    picked: np.ndarray,
+    layers: list[LayerCheck],
+    wrong: tuple[int, int],
+) -> tuple[LayerCheck, ...]:
+    values = execute(graph, [x[picked] for x in lsb], every=True)
+    head = (
+        "{} of {} samples differ".format(*wrong)
+        if wrong[0]
+        else "an inner layer differs, although no output does"
+    )
+    return check_csim(graph, layers, Samples(picked, values, {}), design.layers, csim.trace(rows[picked]), head)
+
+
+def _golden(
+    design: HlsProject,
+    graph: FixedGraph,
+    inputs: Arrays | None,
+    expected: Arrays | None,
+    labels: np.ndarray | None,
+) -> Golden:
+    """Return what to run and what must come out."""
+    if inputs is None and expected is None:
+        golden = read_golden(design.golden_path)
+    elif inputs is None or expected is None:
         raise ConfigError(
-            f"emulate: inputs and expected must have shapes (samples, {shown}) and (samples, "
-            f"{design.outputs[0].size}), not {inputs.shape} and {expected.shape}; take them from golden.npz"
+            "emulate: inputs and expected must come together, not one alone; leave both out for the test set"
         )
-    if labels is not None and labels.shape != (len(inputs),):
+    else:
+        golden = Golden(_tuple(inputs), _tuple(expected), labels)
+    _check_shapes(graph, golden)
+    return golden
+
+
+def _tuple(arrays: Arrays) -> tuple[np.ndarray, ...]:
+    return arrays if isinstance(arrays, tuple) else (arrays,)
+
+
+def _check_shapes(graph: FixedGraph, golden: Golden) -> None:
+    count = len(golden.inputs[0])
+    outputs = [graph.tensors[name] for name in graph.outputs]
+    for side, tensors, arrays in (
+        ("inputs", list(graph.inputs), golden.inputs),
+        ("expected", outputs, golden.outputs),
+    ):
+        sizes = [tensor.size for tensor in tensors]
+        given = [values.shape for values in arrays]
+        if (
+            count == 0
+            or len(given) != len(sizes)
+            or any(
+                shape[0] != count or int(np.prod(shape[1:])) != size
+                for shape, size in zip(given, sizes, strict=True)
+            )
+        ):
+            raise ConfigError(
+                f"emulate: {side} must be arrays of equally many samples, at least one, with "
+                f"{', '.join(map(str, sizes))} values each, not of shape {', '.join(map(str, given))}; "
+                "take them from golden.npz"
+            )
+    if golden.labels is not None and golden.labels.shape != (count,):
         raise ConfigError(
-            f"emulate: labels must be one a sample, {len(inputs)}, not have shape {labels.shape}; "
+            f"emulate: labels must be one a sample, {count}, not have shape {golden.labels.shape}; "
             "take them from golden.npz"
         )
 
 
-def layer_errors(
-    design: HlsProject, csim: Csim, inputs: np.ndarray
-) -> list[tuple[HlsLayer, np.ndarray, np.ndarray]]:
-    """Return (layer, expected, got) in LSBs for every layer, in order; float64 (samples, values)."""
-    graph = qonnx_graph.load(design.onnx_path)
-    last = np.moveaxis(inputs, 1, -1) if inputs.ndim > 2 else inputs
-    context = qonnx_graph.execute(graph, last, context=True)
-    traces = csim.trace(input_lsb(design.inputs[0], inputs))
-    rows = []
-    for layer in design.layers:
-        scale = layer.dtype.fraction_bits
-        want = np.ldexp(context[layer.tensor].reshape(len(inputs), -1).astype(np.float64), scale)
-        rows.append((layer, want, np.ldexp(traces[layer.hls_name], scale)))
-    return rows
+def _integers(graph: FixedGraph, golden: Golden) -> list[np.ndarray]:
+    """Return the inputs in LSBs, (samples, *shape), channels last."""
+    made = []
+    for tensor, samples in zip(graph.inputs, golden.inputs, strict=True):
+        order = np.arange(tensor.size) if tensor.order is None else tensor.order
+        port = Port(tensor.name, tensor.shape, tensor.dtype, tensor.scale[0])
+        made.append(input_lsb(port, samples, order).reshape(len(samples), *tensor.shape))
+    return made
 
 
-def _check_layers(
-    rows: list[tuple[HlsLayer, np.ndarray, np.ndarray]], samples: np.ndarray, wrong: int, total: int
-) -> None:
-    """Raise for the first layer that differs."""
-    head = (
-        f"{wrong} of {total} samples differ" if wrong else "an inner layer differs, although no output does"
-    )
-    for layer, expected, got in rows:
-        different = np.argwhere(expected != got)
-        if len(different):
-            row, flat = different[0]
-            index = ", ".join(str(int(i)) for i in np.unravel_index(flat, layer.shape))
-            want, found = expected[row, flat], got[row, flat]
-            raise MismatchError(
-                f"emulate: C++ must equal QONNX, but {head}; first at layer {layer.name!r} ({layer.kind}), sample "
-                f"{samples[row]}, index ({index}): expected {want:.16g} LSB, got {found:.16g} LSB, "
-                f"{abs(want - found):.16g} LSB apart (1 LSB = 2^{-layer.dtype.fraction_bits}); "
-                "compare its Precision in [hls] with the graph's"
-            )
+def _check_outputs(
+    graph: FixedGraph,
+    model: object,
+    golden: Golden,
+    lsb: Sequence[np.ndarray],
+    results: dict[str, np.ndarray],
+) -> tuple[int, int]:
+    """Compare the executor's outputs with the golden ones; returns the tied samples and a softmax' difference."""
+    count = len(lsb[0])
+    wrong = np.zeros(count, dtype=bool)
+    head_lsb = 0
+    made_by = {node.output.name: node for node in graph.nodes}
+    for name, values in zip(graph.outputs, golden.outputs, strict=True):
+        tensor, node = graph.tensors[name], made_by.get(name)
+        port = Port(name, tensor.shape, tensor.dtype, tensor.scale[0])
+        want = placed(exact_lsb(port, values, rounded=isinstance(node, Softmax | Table)), tensor.order)
+        error = np.abs(results[name].reshape(count, -1) - want)
+        if isinstance(node, Softmax):
+            head_lsb = max(head_lsb, int(error[error <= HEAD_LSB].max(initial=0)))
+            error[error <= HEAD_LSB] = 0
+        wrong |= error.any(axis=1)
+    numbers = np.flatnonzero(wrong)
+    if not len(numbers):
+        return 0, head_lsb
+    head = f"{len(numbers)} of {count} samples differ"
+    followed = numbers[:_EXPLAINED]
+    _, tied = check_qonnx(graph, through(graph, model, golden.inputs, lsb, followed), head)
+    if not tied.all():
+        raise MismatchError(
+            f"emulate: {QONNX}, but {head}, although every layer of sample {followed[~tied][0]} agrees; "
+            "the expected outputs must be those of the QONNX file: quantize anew"
+        )
+    return len(numbers), head_lsb
+
+
+def _accuracy(
+    graph: FixedGraph, results: dict[str, np.ndarray], labels: np.ndarray | None
+) -> float | None:
+    if labels is None:
+        return None
+    name = graph.outputs[0]
+    values = results[name].reshape(len(labels), -1)
+    head = any(isinstance(node, ArgMax) and node.output.name == name for node in graph.nodes)
+    return float(((values[:, 0] if head else values.argmax(1)) == labels).mean())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,10 @@ SLICE = 16
 _SHOWN = 8
 _TOO_WIDE = "flow-emulation:"
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|Killed|cannot allocate memory|virtual memory exhausted|not -9;", re.IGNORECASE
+    r"out of memory|\bkilled\b|cannot allocate memory|virtual memory exhausted", re.IGNORECASE
 )
+_BROKEN = re.compile(r"internal compiler error|\.gch|undefined reference|collect2|\bld\b")
+"""What compilers say where an object of the cache may be at fault."""
 
 
 @dataclass(frozen=True)
@@ -106,24 +107,24 @@ class Csim:
         return time.perf_counter() - start
 
     def _build(self) -> None:
-        """Compile what the cache does not have; where that fails, once more without the cache's entries."""
+        """Compile what the cache does not have; where an entry of the cache seems broken, once more without it."""
         shared = self._header_key()
         kept = {
             unit: (digest((shared[0], unit.name), unit.seen), f"{unit.name}.o")
             for unit in self._units(shared)
         }
-        used = [key for key, name in (shared, *kept.values()) if self.objects.path(key, name).exists()]
+        used = [key for key, name in (shared, *kept.values()) if self.objects.has(key, name)]
         try:
             self._compile(shared, kept)
-        except ToolError:
-            if not used:
+        except ToolError as error:
+            if not used or not _BROKEN.search(str(error)):
                 raise
             for key in used:
                 self.objects.drop(key)
             self._compile(shared, kept)
 
     def _compile(self, shared: tuple[str, str], kept: dict[_Unit, tuple[str, str]]) -> None:
-        if self.light:
+        if self._light:
             self.objects.get(*shared, self._precompile)
         with ThreadPoolExecutor(self.jobs) as pool:
             objects = list(pool.map(lambda unit: self._object(unit, kept[unit]), kept))
@@ -143,37 +144,32 @@ class Csim:
         return self.objects.get(*kept, make)
 
     @property
-    def light(self) -> bool:
+    def _light(self) -> bool:
         return self.header == "light"
 
     def _flags(self) -> tuple[str, ...]:
         root = self.design.path.resolve()
-        if self.light:
-            standard, folders = "-std=c++17", (_emulation(), root / "firmware", root / "tb")
+        if self._light:
+            standard, folders = "-std=c++17", [_emulation(), root / "firmware", root / "tb"]
         else:
             names = ("firmware", "firmware/ap_types", "tb", "tb/emulation")
-            standard, folders = "-std=c++14", tuple(root / name for name in names)
+            standard, folders = "-std=c++14", [root / name for name in names]
         return (standard, self.optimization, "-w", *(f"-I{folder}" for folder in folders))
 
     def _units(self, shared: tuple[str, str]) -> tuple[_Unit, ...]:
-        """Return the files of the program: the network, its top, the test bench, which is the same for all."""
+        """Return what is compiled: the network with its top in one go, and the test bench, the same for all designs."""
         root, top = self.design.path.resolve(), self.design.top
-        firmware = tuple(sorted((root / "firmware").glob("*.[ch]*")))
-        declared = tuple(sorted((root / "firmware" / "weights").glob("*.h")))
-        bench = (root / "tb" / "testbench.cpp", root / "tb" / "testbench.h")
-        config = root / "tb" / "tb_config.h"
-        first = ("-include", str(self.objects.path(*shared).with_suffix(""))) if self.light else ()
+        firmware = root / "firmware"
+        declared = (*sorted(firmware.glob("*.[ch]*")), *sorted((firmware / "weights").glob("*.h")))
+        bench, config = (root / "tb" / name for name in ("testbench.cpp", "tb_config.h"))
+        first = (self.objects.path(*shared).with_suffix(""),) if self._light else ()
+        before = [("-include", str(path)) for path in (*first, config, firmware / f"{top}.cpp")]
+        seen = (bench.with_suffix(".h"), config, *declared)
         units = [
-            _Unit("net", root / "firmware" / f"{top}.cpp", (*firmware, *declared), first),
-            _Unit(
-                "top",
-                root / "firmware" / f"{top}_axis.cpp",
-                (*firmware, config),
-                (*first, "-include", str(config)),
-            ),
-            _Unit("testbench", bench[0], bench, ("-DFLOW_DESIGN_APART",)),
+            _Unit("net", firmware / f"{top}_axis.cpp", seen, tuple(word for pair in before for word in pair)),
+            _Unit("testbench", bench, (bench, bench.with_suffix(".h")), ("-DFLOW_DESIGN_APART",)),
         ]
-        if self.light:
+        if self._light:
             source = _emulation() / "csim.cpp"
             units.append(_Unit("csim", source, (source,)))
         return tuple(units)
@@ -182,7 +178,7 @@ class Csim:
         """Return the cache's key of the precompiled header: it depends on all that designs share."""
         root = self.design.path.resolve()
         folders = [root / "firmware" / "nnet_utils", root / "tb" / "emulation"]
-        folders.append(_emulation() if self.light else root / "firmware" / "ap_types")
+        folders.append(_emulation() if self._light else root / "firmware" / "ap_types")
         headers = [path for folder in folders for path in sorted(folder.rglob("*.h"))]
         compiler = f"{plan.find(self.compiler)} {plan.program_version(self.compiler)}"
         facts = (compiler, self.header, self.optimization)
@@ -190,33 +186,29 @@ class Csim:
 
     def _call(self, command: Command, product: Path | str) -> None:
         """Run the compiler; its failure is told with its first messages."""
+        build = Plan({}, (command,), (str(product),))
         try:
-            plan.run(
-                Plan({}, (command,), (str(product),)),
-                self.folder,
-                subject="emulate",
-                timeout_s=self.timeout_s,
-            )
+            plan.run(build, self.folder, subject="emulate", timeout_s=self.timeout_s)
         except ToolError as error:
-            log = self.folder / command.log
-            text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-            if "must exit with 0" not in str(error):
+            status = re.search(r"must exit with 0, not (-?\d+);", str(error))
+            if not status:
                 raise
-            raise ToolError(self._failure(str(error), text, log)) from error
+            raise ToolError(self._failure(int(status[1]), self.folder / command.log)) from error
 
-    def _failure(self, told: str, text: str, log: Path) -> str:
-        status = re.findall(r"must exit with 0, not (-?\d+);", told)[0]
-        if _OUT_OF_MEMORY.search(f"{text} not {status};"):
+    def _failure(self, status: int, log: Path) -> str:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if status in (-9, 137) or _OUT_OF_MEMORY.search(text):
             return (
-                f"emulate: {self.compiler!r} must have enough memory, not run out of it; give [emulate] jobs = 1 or "
-                f'optimization = "-O0", or a machine with more (its messages are in {log})'
+                f"emulate: {self.compiler!r} must have enough memory, not be ended for lack of it; compile with "
+                f"[emulate] jobs = 1, or on a machine with more (its messages are in {log})"
             )
         lines = text.splitlines()
-        first = next((number for number, line in enumerate(lines) if "error" in line.lower()), 0)
+        first = next((number for number, line in enumerate(lines) if "error" in line), 0)
         shown = "\n".join(f"    {line}" for line in lines[first : first + _SHOWN])
+        more = f"; all of them are in {log}" if len(lines) > first + _SHOWN else ""
         return (
-            f'emulate: {self.compiler!r} must exit with 0, not {status}; [emulate] header = "vendor" tells whether '
-            f"the light headers are at fault; its first messages are\n{shown}\n    (all are in {log})"
+            f"emulate: {self.compiler!r} must exit with 0, not {status}; correct the C++, or try [emulate] header = "
+            f'"vendor"; its first messages are\n{shown}{more}'
         )
 
     # ------------------------------------------------------------ running
@@ -256,18 +248,13 @@ class Csim:
             (str(program), "inputs.bin", "outputs.bin", *(("layers",) if trace else ())), "csim.log"
         )
         build = Plan({}, (command,), ("outputs.bin",))
+
+        def start(folder: Path) -> None:
+            plan.run(build, folder, subject="emulate", timeout_s=self.timeout_s)
+
         with ThreadPoolExecutor(count) as pool:
-            futures = [
-                pool.submit(plan.run, build, folder, subject="emulate", timeout_s=self.timeout_s)
-                for folder in folders
-            ]
-            _results(futures)
+            list(pool.map(start, folders))
         return folders
-
-
-def _results(futures: Iterable[object]) -> None:
-    for future in futures:
-        future.result()  # type: ignore[attr-defined]
 
 
 def _emulation() -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ import platformdirs
 
 KEEP_DAYS = 14
 """An entry that nobody used for so long goes."""
+_SIZE = "size"
 
 
 class Objects:
@@ -30,23 +32,32 @@ class Objects:
         """Return where the file ``name`` of the entry ``key`` lies or will lie."""
         return self.folder / key / name
 
-    def get(self, key: str, name: str, make: Callable[[Path], None]) -> Path:
-        """Return the file ``name`` of the entry ``key``; ``make(path)`` writes it where it is missing.
+    def has(self, key: str, name: str) -> bool:
+        """Return whether the entry ``key`` holds ``name``, as long as it was made."""
+        path = self.path(key, name)
+        try:
+            return path.stat().st_size == int((path.parent / _SIZE).read_text())
+        except (OSError, ValueError):
+            return False
 
-        The entry appears at once and whole, so that no other process sees half of it.
+    def get(self, key: str, name: str, make: Callable[[Path], None]) -> Path:
+        """Return the file ``name`` of the entry ``key``; ``make(path)`` writes it where it is missing or cut off.
+
+        It appears at once and whole, so that no other process sees half of it.
         """
         found = self.path(key, name)
-        if not _touch(found):
-            self._sweep()
-            partial = self.folder / f"{key}.{os.getpid()}"
-            partial.mkdir(parents=True, exist_ok=True)
-            try:
-                make(partial / name)
-                found.parent.mkdir(parents=True, exist_ok=True)
-                for file in sorted(partial.iterdir(), key=lambda file: file.name == name):
-                    file.replace(found.parent / file.name)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+        if self.has(key, name):
+            os.utime(found.parent)
+            return found
+        self._sweep()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder) as partial:
+            made = Path(partial) / name
+            make(made)
+            (made.parent / _SIZE).write_text(str(made.stat().st_size))
+            found.parent.mkdir(exist_ok=True)
+            for file in sorted(made.parent.iterdir(), key=lambda file: file.name == _SIZE):
+                file.replace(found.parent / file.name)
         return found
 
     def drop(self, key: str) -> None:
@@ -73,13 +84,3 @@ def digest(facts: Iterable[str], files: Iterable[Path]) -> str:
         seen.update(f"{file.name} {len(content)}\n".encode())
         seen.update(content)
     return seen.hexdigest()[:32]
-
-
-def _touch(path: Path) -> bool:
-    """Mark the entry of an existing file as used now."""
-    try:
-        os.utime(path)
-        os.utime(path.parent)
-    except OSError:
-        return False
-    return True

@@ -90,6 +90,21 @@ def installed() -> tuple[str, Path] | None:
     return (found[-1].name.removesuffix(".dist-info").split("-")[1], python) if found else None
 
 
+def require_environment() -> Path:
+    """Return the Python of FINN's environment.
+
+    Raises:
+        ToolError: there is none.
+    """
+    found = installed()
+    if found is None:
+        raise ToolError(
+            f"finn: {VARIABLE} must name the Python of an environment with finn-plus, not "
+            f"{os.environ.get(VARIABLE)!r}; docs/finn.md says how to make one (flow finn --requirements)"
+        )
+    return found[1]
+
+
 def finn(
     onnx: Path,
     *,
@@ -132,12 +147,7 @@ def finn(
 
     if samples < 2:
         raise ConfigError(f"finn: samples must be at least 2, not {samples}; raise it")
-    found = installed()
-    if found is None:
-        raise ToolError(
-            f"finn: {VARIABLE} must name the Python of an environment with finn-plus, not "
-            f"{os.environ.get(VARIABLE)!r}; docs/finn.md says how to make one (flow finn --requirements)"
-        )
+    python = require_environment()
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     prepared = prepare(onnx, out / "prepared.onnx")
@@ -157,7 +167,7 @@ def finn(
     plan = Plan(
         files={"request.json": json.dumps(request, indent=1) + "\n"},
         # -P: the worker's folder must not hide FINN's packages
-        commands=(Command((str(found[1]), "-P", str(worker)), "finn.log"),),
+        commands=(Command((str(python), "-P", str(worker)), "finn.log"),),
         products=("result.json",),
     )
 

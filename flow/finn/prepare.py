@@ -172,6 +172,7 @@ def _as_thresholds(model: Any, quantizer: Any) -> None:
         "Mul", [f"{name}_levels", quantizer.input[1]], list(quantizer.output), name=f"{name}_step"
     )
     model.graph.node.insert(place + 1, scaled)
+    model.set_tensor_shape(f"{name}_levels", model.get_tensor_shape(source))
     if before.op_type == "Relu" and not model.find_consumers(before.output[0]):
         model.graph.node.remove(before)
 

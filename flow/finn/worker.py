@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -82,7 +83,7 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
         except Exception as refusal:  # whatever FINN raises is its answer
             traceback.print_exc()
             result["steps"].append(
-                {"name": name, "status": "refused", "reason": reason(refusal), "max_error": None}
+                {"name": name, "status": "refused", "reason": reason(refusal, model), "max_error": None}
             )
             return result
         result["steps"].append({"name": name, "status": "accepted", "reason": "", "max_error": error})
@@ -106,8 +107,8 @@ def difference(model: Any, inputs: Any, expected: Any, lsb: float) -> float:
     return float(np.abs(found.astype(np.float64) * lsb - expected).max())
 
 
-def reason(refusal: BaseException) -> str:
-    """Return what FINN says, with the node that it was at: the innermost one that its frames hold."""
+def reason(refusal: BaseException, model: Any) -> str:
+    """Return what FINN says with our names of the nodes, and the node it was at: the innermost that its frames hold."""
     from onnx import NodeProto
 
     at = None
@@ -117,6 +118,9 @@ def reason(refusal: BaseException) -> str:
         at = here[-1] if here else at
         frame = frame.tb_next
     text = " ".join(str(refusal).split()) or type(refusal).__name__
+    for node in model.graph.node:
+        if label(node) != node.name:
+            text = re.sub(rf"\b{re.escape(node.name)}\b", f"{node.name} ({label(node)!r})", text)
     return text if at is None else f"node {label(at)!r} ({at.op_type}): {text}"
 
 

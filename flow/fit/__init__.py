@@ -114,6 +114,7 @@ def _fit(source: Source, board: Board, period: float, target_fps: float, io_type
         latency_cycles=made.design.tail_cycles,
         cures=() if fits else cures(source.works, source.narrowed, board, period, target_fps, io_types),
         source=source.text,
+        onnx_path=source.onnx_path,
         hls=hls_block(_layers(made)),
     )
 

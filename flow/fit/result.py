@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -55,7 +56,7 @@ class Fit:
     """A design for a board and a rate, or why there is none.
 
     ``uses``: by ``luts``, ``flip_flops``, ``dsps`` and ``bram_blocks``. Where ``fits`` is false, the layers are those
-    of the design that comes nearest, and ``cures`` says what would help.
+    of the design that comes nearest, and ``cures`` says what would help. ``onnx_path``: the QONNX file, if any.
     """
 
     fits: bool
@@ -69,6 +70,7 @@ class Fit:
     latency_cycles: int
     cures: tuple[Cure, ...] = ()
     source: str = ""
+    onnx_path: Path | None = None
     hls: Mapping[str, Any] = field(default_factory=dict)
 
     @property

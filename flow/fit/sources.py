@@ -33,6 +33,7 @@ class Source:
     board: str | None = None
     clock_period_ns: float | None = None
     io_type: str | None = None
+    onnx_path: Path | None = None
 
 
 def read(source: Any, example: Example | None, bits: Mapping[str, int | None]) -> Source:
@@ -182,4 +183,4 @@ def _of_qonnx(path: Path, bits: Mapping[str, int | None]) -> Source:
                 f"fit: {name} must be left out for {path.name!r}, not {value}: the file is quantized already; "
                 "quantize the float network with other bits"
             )
-    return _of_graph(lower(qonnx_graph.load(path)), f"quantized, {path.name}")
+    return replace(_of_graph(lower(qonnx_graph.load(path)), f"quantized, {path.name}"), onnx_path=path)

@@ -67,4 +67,5 @@ def as_json(made: Fit) -> dict[str, Any]:
     for use in values["uses"].values():
         if not math.isfinite(use["available"]):
             use["available"] = None
+    values["onnx_path"] = None if made.onnx_path is None else str(made.onnx_path)
     return values | {"samples_per_second": made.samples_per_second, "latency_us": made.latency_us}

@@ -53,17 +53,16 @@ def _line(key: str, value: int | str) -> str:
     return f"{key} = {json.dumps(value)}"
 
 
-def check_target(path: Path | None) -> Path:
-    """Return the ``flow.toml`` to write to.
+def check_target(path: Path) -> None:
+    """Refuse what is no ``flow.toml`` to write to.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: it does not exist, or is something else.
     """
-    if path is None or path.suffix != ".toml":
+    if path.suffix != ".toml" or not path.is_file():
         raise ConfigError(
-            f"fit: --write must have a flow.toml to write to, not {str(path)!r}; name one, or paste the block"
+            f"fit: --write must name an existing flow.toml, not {str(path)!r}; flow init writes one"
         )
-    return path
 
 
 def write(made: Fit, path: Path) -> None:

@@ -51,7 +51,7 @@ def adopt(path: Path, data: Data, out: Path, *, progress: Progress = silent) -> 
     return Quantized(
         onnx_path=out / "model.onnx",
         golden_path=out / "golden.npz",
-        inputs=tuple(_port(tensor) for tensor in fixed.inputs),
+        inputs=_ports(fixed.inputs),
         accuracy=accuracy,
         samples=len(outputs[0]),
         bias_bits={node.name: node.bias_dtype.width for node in layers if node.bias_dtype},
@@ -85,16 +85,12 @@ def _not_executed(name: str, error: Exception) -> ConfigError:
 
 
 def _with_batch_of_one(model: Any) -> Any:
-    """Return the file with a batch of 1, and without inputs that are weights, which old files list."""
+    """Return the file with a batch of 1."""
     from onnx import ModelProto
 
     made = ModelProto()
     made.CopyFrom(model)
-    names = {value.name for value in free_inputs(made)}
-    inputs = [value for value in made.graph.input if value.name in names]
-    del made.graph.input[:]
-    made.graph.input.extend(inputs)
-    for value in (*made.graph.input, *made.graph.output):
+    for value in (*free_inputs(made), *made.graph.output):
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_value = 1
     return made
@@ -147,8 +143,9 @@ def _accuracy(fixed: FixedGraph, name: str, outputs: tuple[np.ndarray, ...], lab
     return float((outputs[0].argmax(1) == labels).mean())
 
 
-def _port(tensor: Tensor) -> Port:
-    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.scale[0])
+def _ports(inputs: tuple[Tensor, ...]) -> tuple[Port, ...]:
+    single = len(inputs) == 1
+    return tuple(Port("input" if single else t.name, t.shape, t.dtype, t.scale[0]) for t in inputs)
 
 
 def _named(kind: str, found: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:

@@ -15,10 +15,9 @@ from flow.fixed.lower.constants import Constant
 from flow.fixed.lower.inputs import add_inputs
 from flow.fixed.lower.lowering import Lowering, refuse
 from flow.fixed.lower.values import Value, flat_order
-from flow.fixed.lower.weighted import LAST
 from flow.onnx_model.constants import FOLDABLE, fold, shape_of
 from flow.onnx_model.files import QUANTIZED, QUANTIZED_DOMAINS
-from flow.qonnx_graph import FileGraph, FileNode, plain
+from flow.qonnx_graph import CHANNELS_LAST, FileGraph, FileNode, plain
 from flow.types import FixedPoint
 
 Operator = Callable[[Lowering, FileNode], Value | Constant]
@@ -91,7 +90,7 @@ def _operator(node: FileNode) -> Operator:
     """Return what lowers a node."""
     known: tuple[str, ...] = QUANTIZED_DOMAINS if node.op_type in QUANTIZED else ("",)
     if node.op_type in ("Conv", "MaxPool", "BatchNormalization"):
-        known = ("", LAST)
+        known = ("", CHANNELS_LAST)
     if node.op_type not in OPERATORS:
         refuse(node, f"is not supported; supported operators: {', '.join(sorted(OPERATORS))}")
     if node.domain not in known:

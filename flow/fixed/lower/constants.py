@@ -9,7 +9,8 @@ import numpy as np
 
 from flow.fixed.lower.values import Factors, merged, two_to, width_of
 
-MAX_BITS = 32
+MAX_BITS = 24
+"""What float32 holds: floats that were never quantized need more together."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def fractions_of(values: np.ndarray) -> np.ndarray:
 
 
 def on_grid(values: np.ndarray) -> Constant | None:
-    """Return raw numbers in steps of a power of two, where at most 32 bits hold them."""
+    """Return raw numbers in steps of a power of two, where at most 24 bits hold them."""
     real = values.astype(np.float64)
     if not np.isfinite(real).all():
         return None

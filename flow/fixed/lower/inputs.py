@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 
 import numpy as np
 
@@ -13,9 +12,18 @@ from flow.fixed.lower import quantizers
 from flow.fixed.lower.constants import fractions_of
 from flow.fixed.lower.lowering import Lowering, refuse
 from flow.fixed.lower.rescale import Multiplier
-from flow.fixed.lower.values import Interval, Value, flat_order, label_of, merged, two_to
-from flow.fixed.lower.weighted import LAST
-from flow.qonnx_graph import FileGraph
+from flow.fixed.lower.values import (
+    Factors,
+    Interval,
+    Value,
+    channels_first,
+    channels_last,
+    flat_order,
+    label_of,
+    merged,
+    two_to,
+)
+from flow.qonnx_graph import CHANNELS_LAST, FileGraph, FileNode
 from flow.types import FixedPoint
 
 DEFAULT = FixedPoint(True, 6, 10)
@@ -42,43 +50,41 @@ def _add_input(lowering: Lowering, name: str, default: FixedPoint) -> None:
     extents = tuple(int(extent or 0) for extent in said[1:])
     channel = _channel_axis(lowering.file, name, len(extents))
     shape = (*(n for axis, n in enumerate(extents) if axis != channel), extents[channel])
-    order = np.moveaxis(np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape), -1, channel)
+    order = channels_last(shape) if channel else channels_first(shape)
     readers = [node for node in lowering.file.nodes if name in node.inputs]
     quants = [node for node in readers if node.op_type in ("Quant", "IntQuant")]
     quants = [node for node in quants if not quantizers.read(lowering, node).sign]
-    place = lowering.name(name)
-    channels = np.ones(shape[-1], dtype=np.int64)
     if not quants:
-        raw = Tensor(place, shape, default, (1.0,), name, flat_order(order))
-        _set(lowering, name, raw, order, (two_to(-default.fraction_bits),), channels)
-        return
-    for node in readers:
-        if len(readers) > 1:
-            refuse(
-                node, f"must not read the input {name!r} unless it is the one Quant node that does: the hardware's "
-                "input has its type; quantize the input"
-            )  # fmt: skip
-    node = quants[0]
+        tensor = Tensor(lowering.name(name), shape, default, (1.0,), name, flat_order(order))
+        _set(lowering, name, Value(tensor, order, (two_to(-default.fraction_bits),)))
+    elif len(readers) > 1:
+        refuse(
+            readers[0], f"must not read the input {name!r} unless it is the one Quant node that does: the hardware's "
+            "input has its type; quantize the input"
+        )  # fmt: skip
+    else:
+        _add_quantized(lowering, name, quants[0], order, shape)
+
+
+def _add_quantized(
+    lowering: Lowering, name: str, node: FileNode, order: np.ndarray, shape: tuple[int, ...]
+) -> None:
+    """Make an input of a quantizer's type; a narrow one is clipped behind it."""
     quantizer = quantizers.read(lowering, node)
     if quantizer.rounding != "ROUND":
         refuse(
             node, "must round half to even (ROUND), as the input of the hardware does; quantize the input so"
         )
-    numbers = np.broadcast_to(quantizer.scale, (1, *extents))[0] if quantizer.scale.ndim else quantizer.scale
-    flat = np.empty(order.size, dtype=np.float32)
-    flat[order.reshape(-1)] = np.broadcast_to(numbers, extents).reshape(-1)
-    rows = flat.reshape(-1, shape[-1])
-    if not (rows == rows[0]).all():
-        refuse(node, "must have one scale, or one a channel, not one an element; quantize the input so")
-    scale = merged(tuple(fractions_of(rows[0])))
+    scale = _scale(node, quantizer.scale, order, shape)
     bits, beside = label_of(scale)
     dtype = FixedPoint(quantizer.signed, quantizer.width - bits, bits)
-    narrow = (dtype.minimum_lsb, dtype.maximum_lsb) != (quantizer.minimum, quantizer.maximum)
+    limits = (quantizer.minimum, quantizer.maximum)
+    narrow = (dtype.minimum_lsb, dtype.maximum_lsb) != limits
     source = None if narrow else node.outputs[0]
-    tensor = Tensor(place, shape, dtype, beside, source, flat_order(order))
-    value = _set(lowering, name, tensor, order, scale, channels)
+    tensor = Tensor(lowering.name(name), shape, dtype, beside, source, flat_order(order))
+    value = Value(tensor, order, scale)
+    _set(lowering, name, value)
     if narrow:
-        limits = (quantizer.minimum, quantizer.maximum)
         value = lowering.rescale(
             node, value, Multiplier(np.array([1]), np.array([0]), 0), scale, limits=limits, source=node.outputs[0],
             width=(quantizer.signed, quantizer.width),
@@ -86,20 +92,30 @@ def _add_input(lowering: Lowering, name: str, default: FixedPoint) -> None:
     lowering.values[node.outputs[0]] = value
 
 
-def _set(
-    lowering: Lowering,
-    name: str,
-    tensor: Tensor,
-    order: np.ndarray,
-    scale: tuple[Fraction, ...],
-    ones: np.ndarray,
-) -> Value:
+def _scale(node: FileNode, given: np.ndarray, order: np.ndarray, shape: tuple[int, ...]) -> Factors:
+    """Return a quantizer's scale: one number, or one a channel."""
+    try:
+        numbers = np.broadcast_to(given, (1, *order.shape))[0]
+    except ValueError:
+        refuse(
+            node, f"must have a scale that fits {list(order.shape)}, not {list(given.shape)}; export it anew"
+        )
+    flat = np.empty(order.size, dtype=np.float32)
+    flat[order.reshape(-1)] = numbers.reshape(-1)
+    rows = flat.reshape(-1, shape[-1])
+    if not (rows == rows[0]).all():
+        refuse(node, "must have one scale, or one a channel, not one an element; quantize the input so")
+    return merged(tuple(fractions_of(rows[0])))
+
+
+def _set(lowering: Lowering, name: str, value: Value) -> None:
+    tensor = value.tensor
+    ones = np.ones(tensor.shape[-1], dtype=np.int64)
     lowering.inputs.append(tensor)
     lowering.intervals[tensor.name] = Interval(
         ones * tensor.dtype.minimum_lsb, ones * tensor.dtype.maximum_lsb
     )
-    lowering.values[name] = Value(tensor, order, scale)
-    return lowering.values[name]
+    lowering.values[name] = value
 
 
 def _channel_axis(file: FileGraph, name: str, rank: int) -> int:
@@ -111,7 +127,7 @@ def _last(file: FileGraph, name: str) -> bool:
     for node in file.nodes:
         if name not in node.inputs:
             continue
-        if node.domain == LAST or node.op_type == "MatMul":
+        if node.domain == CHANNELS_LAST or node.op_type == "MatMul":
             return True
         if node.op_type == "Transpose":
             perm = node.attributes.get("perm", ())

@@ -103,7 +103,7 @@ class Lowering:
         if found is None:
             refuse(
                 node,
-                f"must have numbers on a power-of-two grid of at most 32 bits as input {place}, "
+                f"must have numbers on a power-of-two grid of at most 24 bits as input {place}, "
                 f"not the floats of {name!r}; put a Quant node behind them",
             )
         return found

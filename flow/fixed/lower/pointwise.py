@@ -23,8 +23,8 @@ from flow.fixed.lower.values import (
     two_to,
     type_of,
 )
-from flow.fixed.lower.weighted import LAST, with_bias
-from flow.qonnx_graph import FileNode
+from flow.fixed.lower.weighted import with_bias
+from flow.qonnx_graph import CHANNELS_LAST, FileNode
 
 
 def add(lowering: Lowering, node: FileNode) -> Value:
@@ -139,7 +139,7 @@ def batchnorm(lowering: Lowering, node: FileNode) -> Value:
     root = np.sqrt(variance + float(node.attributes.get("epsilon", 1e-5)))
     if not (root > 0).all():
         refuse(node, "must have a positive variance; export it anew")
-    channels = len(value.shape) - 1 if node.domain == LAST else 0
+    channels = len(value.shape) - 1 if node.domain == CHANNELS_LAST else 0
     shape = [-1 if axis == channels else 1 for axis in range(len(value.shape))]
     factors = fractions_of(gain / root).reshape(shape)
     plus = fractions_of(bias).reshape(shape) - fractions_of(mean).reshape(shape) * factors
@@ -210,7 +210,7 @@ def leaky(lowering: Lowering, node: FileNode) -> Value:
         value, factors = lowering.by_channel(node, value, lowering.numbers(node, 1))
     grid = on_grid(np.array([float(factor) for factor in factors]))
     if grid is None:
-        refuse(node, "must have slopes on a grid of at most 32 bits; quantize them")
+        refuse(node, "must have slopes on a power-of-two grid of at most 24 bits; quantize them")
     step = Fraction(float(grid.scale.reshape(-1)[0]))
     fraction = max(0, -exponent(step))
     slope = grid.integers.reshape(-1) << (fraction + exponent(step))

@@ -10,8 +10,8 @@ import numpy as np
 from flow.fixed.graph import Pool
 from flow.fixed.lower.lowering import Lowering, refuse
 from flow.fixed.lower.values import Interval, Value, channels_first, channels_last, combined, same_order
-from flow.fixed.lower.weighted import LAST, windows
-from flow.qonnx_graph import FileNode
+from flow.fixed.lower.weighted import windows
+from flow.qonnx_graph import CHANNELS_LAST, FileNode
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -20,7 +20,7 @@ def pool(lowering: Lowering, node: FileNode) -> Value:
     """Lower a MaxPool or AveragePool."""
     value = lowering.value(node)
     dimensions = len(value.shape) - 1
-    last = node.domain == LAST
+    last = node.domain == CHANNELS_LAST
     kernel = tuple(int(k) for k in node.attributes.get("kernel_shape", ()))
     if dimensions not in (1, 2) or len(kernel) != dimensions:
         refuse(

@@ -112,8 +112,8 @@ def whole_bits(node: FileNode, bits: np.ndarray) -> int:
     return int(bits.item())
 
 
-def _flag(node: FileNode, key: str) -> int:
-    found = node.attributes.get(key, 1 if key == "signed" else 0)
+def _flag(node: FileNode, key: str, usual: int | None = None) -> int:
+    found = node.attributes.get(key, usual)
     if found not in (0, 1):
         refuse(node, f"must say {key} as 0 or 1, not {found!r}; export it anew")
     return int(found)
@@ -259,7 +259,7 @@ def trunc(lowering: Lowering, node: FileNode) -> Value:
         )
     if second:
         out = fractions_of(_parameter(lowering, node, 4, "output scale").reshape(-1))
-        signed, narrow = _flag(node, "signed"), _flag(node, "narrow")
+        signed, narrow = _flag(node, "signed", 1), _flag(node, "narrow", 0)
         power = {round(math.log2(float(o / f))) for o, f in zip(out, factors * len(out), strict=False)}
         quantizer = _ranged(scale, bits, bool(signed), bool(narrow), rounding)
         result: Factors = merged(tuple(out))
@@ -268,10 +268,13 @@ def trunc(lowering: Lowering, node: FileNode) -> Value:
         quantizer, result = _ranged(scale, MAX_BITS, True, False, rounding), factors
     if len(power) > 1 or len(result) > 1 or min(power) < 0:
         refuse(node, "must drop one number of bits, not more or fewer a channel; quantize with one scale")
-    divided = replace(value, scale=tuple(s / (1 << min(power)) for s in value.scale))
-    divided = replace(divided, offset=tuple(o / (1 << min(power)) for o in value.offset))
-    made = quantize(lowering, node, divided, quantizer, factors)
-    return replace(made, scale=result)
+    if len(factors) > 1:
+        refuse(node, "must have one scale, not one a channel; quantize its input with one scale")
+    share = (result[0] / factors[0] / (1 << min(power)),)
+    divided = replace(
+        value, scale=combined(value.scale, share, True), offset=combined(value.offset, share, True)
+    )
+    return quantize(lowering, node, divided, quantizer, result)
 
 
 def _bound(node: FileNode, bound: Fraction | None, inverse: Factors, quantizer: Quantizer) -> int | None:

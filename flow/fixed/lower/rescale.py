@@ -1,8 +1,9 @@
 """Integer multipliers that round exactly as the file's fractions do.
 
-For every integer x of a range, clip(round((x * multiplier + plus) / 2**shift)) must be
-clip(round(ratio * x + offset)), in exact arithmetic. Both are monotone in x, so they are equal everywhere when they are equal on both sides of every
-step of the second: a multiplier and a shift leave a range of offsets that do it, and one of these is taken.
+For every integer x of a range, clip(round((x * multiplier + plus) / 2**shift)) must equal
+clip(round(ratio * x + offset)) in exact arithmetic. Both are monotone in x, so they are equal everywhere when they are
+equal on both sides of every step of the second: a multiplier and a shift leave a range for ``plus`` that does it, and
+one number of the range is taken.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from flow.fixed.lower.values import Factors, exponent, two_to
 
 _FREE = 61
 """Bits that products and sums may take in int64."""
-_MANY = 1 << 22
+_MANY = 1 << 18
+"""Integers, and steps times four, that are checked one by one."""
 _FEW = 64
+
+Points = tuple[np.ndarray, np.ndarray]
+"""Integers, and what they must give."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +72,18 @@ def find(
     plain = not any(offset) and len(ratio) == 1 and ratio[0] > 0
     if plain and two_to(exponent(ratio[0])) == ratio[0]:
         return Multiplier(np.array([1]), np.array([0]), -exponent(ratio[0]))
-    rows = [_points(r, t, span, limits, rounding) for r, t in zip(ratio, offset, strict=True)]
-    if any(row is None for row in rows):
-        return _exact(ratio, offset, span)
-    count = max(len(row[0]) for row in rows if row is not None)
-    x, y = (
-        np.stack(
-            [np.pad(row[side], (0, count - len(row[side])), mode="edge") for row in rows if row is not None]
-        )
-        for side in (0, 1)
-    )
-    return _search(ratio, offset, x, y, limits, rounding)
+    rows = []
+    for r, t in zip(ratio, offset, strict=True):
+        row = _points(r, t, span, limits, rounding)
+        if row is None:
+            return _exact(ratio, offset, span)
+        rows.append(row)
+    return _search(ratio, offset, rows, limits, rounding)
 
 
 def _points(
     ratio: Fraction, offset: Fraction, span: tuple[int, int], limits: tuple[int, int], rounding: str
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> Points | None:
     """Return the integers x beside every step, and what they must give; all x where these are fewer."""
     low, high = span
     if ratio == 0:
@@ -92,7 +93,7 @@ def _points(
             return None
         x = np.arange(low, high + 1, dtype=np.int64)
     else:
-        if limits[1] - limits[0] > _MANY or max(abs(low), abs(high)) >= 1 << 50:
+        if 4 * (limits[1] - limits[0]) > _MANY or max(abs(low), abs(high)) >= 1 << 50:
             return None
         steps = _cell(np.arange(limits[0] + 1, limits[1] + 1, dtype=np.int64), rounding)[0] / 2
         near = np.floor(np.clip((steps - float(offset)) / float(ratio), low - 2, high + 2)).astype(np.int64)
@@ -139,66 +140,64 @@ def _cell(y: np.ndarray, rounding: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _search(
-    ratio: Factors, offset: Factors, x: np.ndarray, y: np.ndarray, limits: tuple[int, int], rounding: str
+    ratio: Factors, offset: Factors, rows: list[Points], limits: tuple[int, int], rounding: str
 ) -> Multiplier | None:
+    """Return the first shift that does it for all channels; the points nearest to a step are tried first."""
     largest = max(abs(r) for r in ratio)
     first = max(0, -exponent(largest) - 1) if largest else 0
-    span = int(np.abs(x).max()).bit_length()
+    span = max(int(np.abs(x).max()).bit_length() for x, _ in rows)
     last = _FREE - max(abs(limits[0]), abs(limits[1]) + 2).bit_length() - 1
-    some = np.unique(np.linspace(0, x.shape[1] - 1, _FEW).astype(int))
+    hard = [_hardest(r, t, row) for r, t, row in zip(ratio, offset, rows, strict=True)]
     for shift in range(first, last):
         if span + int(largest * two_to(shift) + 1).bit_length() > _FREE:
             return None
-        if _at(shift, ratio, offset, x[:, some], y[:, some], limits, rounding) is not None:
-            found = _at(shift, ratio, offset, x, y, limits, rounding)
-            if found is not None:
-                return found
+        for points in (hard, rows):
+            found = _at(shift, ratio, offset, points, limits, rounding)
+            if found is None:
+                break
+        else:
+            return found
     return None
 
 
+def _hardest(ratio: Fraction, offset: Fraction, row: Points) -> Points:
+    x, y = row
+    twice = 2 * (float(ratio) * x + float(offset))
+    picked = np.argsort(np.abs(twice - np.rint(twice)))[:_FEW]
+    return x[picked], y[picked]
+
+
 def _at(
-    shift: int,
-    ratio: Factors,
-    offset: Factors,
-    x: np.ndarray,
-    y: np.ndarray,
-    limits: tuple[int, int],
-    rounding: str,
+    shift: int, ratio: Factors, offset: Factors, rows: list[Points], limits: tuple[int, int], rounding: str
 ) -> Multiplier | None:
     """Return multipliers and offsets with this shift that give y at every x, or None."""
-    low2, low_in, high2, high_in = _cell(y, rounding)
-    below, above = low2 << shift, high2 << shift
-    least = np.where(low_in, -(-below // 2), below // 2 + 1)
-    most = np.where(high_in, above // 2, -(-above // 2) - 1)
-    wanted = np.array([rounded(t * two_to(shift), "ROUND") for t in offset])
-    multiplier, plus = np.zeros(len(ratio), np.int64), np.zeros(len(ratio), np.int64)
-    left = np.ones(len(ratio), dtype=bool)
-    for candidates in _candidates(ratio, shift):
-        products = x * candidates[:, None]
-        start = np.where(y > limits[0], least - products, -(1 << _FREE)).max(1)
-        end = np.where(y < limits[1], most - products, 1 << _FREE).min(1)
-        fits = left & (start <= end)
-        multiplier[fits] = candidates[fits]
-        plus[fits] = np.clip(wanted, start, end)[fits]
-        left &= ~fits
-    if left.any() or (np.abs(plus) >= 1 << _FREE).any():
-        return None
+    multiplier, plus = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+    for channel, (r, t, (x, y)) in enumerate(zip(ratio, offset, rows, strict=True)):
+        low2, low_in, high2, high_in = _cell(y, rounding)
+        below, above = low2 << shift, high2 << shift
+        least = np.where(low_in, -(-below // 2), below // 2 + 1)[y > limits[0]]
+        most = np.where(high_in, above // 2, -(-above // 2) - 1)[y < limits[1]]
+        wanted = rounded(t * two_to(shift), "ROUND")
+        for candidate in _candidates(r, shift):
+            product = x * candidate
+            start = int((least - product[y > limits[0]]).max(initial=-(1 << _FREE)))
+            end = int((most - product[y < limits[1]]).min(initial=1 << _FREE))
+            if start <= end and abs(min(max(wanted, start), end)) < 1 << _FREE:
+                multiplier[channel], plus[channel] = candidate, min(max(wanted, start), end)
+                break
+        else:
+            return None
     if len(set(multiplier)) == len(set(plus)) == 1:
         multiplier, plus = multiplier[:1], plus[:1]
     return Multiplier(multiplier, plus, shift)
 
 
-def _candidates(ratio: Factors, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the multipliers below and above every ratio, the nearer one first; never 0 but for a ratio of 0."""
-    pairs = []
-    for number in ratio:
-        size = abs(number) * two_to(shift)
-        down = size.numerator // size.denominator
-        near = sorted((down, down + 1), key=lambda m, size=size: abs(m - size))  # type: ignore[misc]
-        sign = (number > 0) - (number < 0)
-        pairs.append([sign * max(1, m) for m in near])
-    first, second = np.array(pairs, dtype=np.int64).T
-    return first, second
+def _candidates(ratio: Fraction, shift: int) -> list[int]:
+    """Return the multipliers below and above a ratio, the nearer one first; never 0 but for a ratio of 0."""
+    size = abs(ratio) * two_to(shift)
+    down = size.numerator // size.denominator
+    sign = (ratio > 0) - (ratio < 0)
+    return [sign * max(1, near) for near in sorted((down, down + 1), key=lambda m: abs(m - size))]
 
 
 def _exact(ratio: Factors, offset: Factors, span: tuple[int, int]) -> Multiplier | None:

@@ -24,10 +24,8 @@ from flow.fixed.lower.values import (
     type_of,
     width_of,
 )
-from flow.qonnx_graph import FileNode
+from flow.qonnx_graph import CHANNELS_LAST, FileNode
 from flow.types import FixedPoint
-
-LAST = "qonnx.custom_op.channels_last"
 
 
 def conv(lowering: Lowering, node: FileNode) -> Value:
@@ -36,7 +34,7 @@ def conv(lowering: Lowering, node: FileNode) -> Value:
     dimensions = len(value.shape) - 1
     if dimensions not in (1, 2):
         refuse(node, f"must have one or two spatial dimensions, not {dimensions}; change the network")
-    last = node.domain == LAST
+    last = node.domain == CHANNELS_LAST
     weight = lowering.constant(node, 1)
     if weight.integers.ndim != dimensions + 2:
         refuse(

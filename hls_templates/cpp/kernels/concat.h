@@ -48,21 +48,26 @@ void gather(res_T &res, hls::stream<data_T> &data, hls::stream<more_T> &...more)
     gather<CONFIG_T, INPUT + 1, FIRST + data_T::size>(res, more...);
 }
 
-template <class res_T, class CONFIG_T, class... data_T>
-void concat(res_T res[CONFIG_T::positions * CONFIG_T::channels], const data_T *...data) {
-    #pragma HLS PIPELINE II=1
-    place<CONFIG_T, 0, 0>(res, data...);
-}
+// The types of the inputs, and how many values each has: spelled out, so that every array has its size.
+template <class... data_T> struct joined {
+    template <unsigned... SIZES> struct sized {
+        template <class res_T, class CONFIG_T>
+        static void concat(res_T res[CONFIG_T::positions * CONFIG_T::channels], data_T (...data)[SIZES]) {
+            #pragma HLS PIPELINE II=1
+            place<CONFIG_T, 0, 0>(res, data...);
+        }
 
-template <class res_T, class CONFIG_T, class... data_T>
-void concat(hls::stream<res_T> &res, hls::stream<data_T> &...data) {
-    for (unsigned i = 0; i < CONFIG_T::positions; i++) {
-        #pragma HLS PIPELINE II=1
-        res_T out;
-        gather<CONFIG_T, 0, 0>(out, data...);
-        res.write(out);
-    }
-}
+        template <class res_T, class CONFIG_T>
+        static void concat(hls::stream<res_T> &res, hls::stream<data_T> &...data) {
+            for (unsigned i = 0; i < CONFIG_T::positions; i++) {
+                #pragma HLS PIPELINE II=1
+                res_T out;
+                gather<CONFIG_T, 0, 0>(out, data...);
+                res.write(out);
+            }
+        }
+    };
+};
 
 } // namespace flow_kernels
 

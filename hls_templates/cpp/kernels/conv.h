@@ -27,8 +27,8 @@ template <class CONFIG_T> struct conv_size {
 
 // All filters at one position; `taps`: groups x kernel_height x kernel_width x channels of a group.
 template <class CONFIG_T, class data_T, class res_T, class weight_T, class bias_T>
-void multiply(const data_T (&taps)[conv_size<CONFIG_T>::taps], res_T (&res)[CONFIG_T::filters], const weight_T weights[conv_size<CONFIG_T>::weights],
-              const bias_T biases[CONFIG_T::filters]) {
+void multiply(const data_T (&taps)[conv_size<CONFIG_T>::taps], res_T (&res)[CONFIG_T::filters],
+              const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters]) {
     #pragma HLS INLINE
     typedef conv_size<CONFIG_T> S;
     typename CONFIG_T::accum_t sums[CONFIG_T::filters];
@@ -59,7 +59,8 @@ void multiply(const data_T (&taps)[conv_size<CONFIG_T>::taps], res_T (&res)[CONF
 
 // One position of an image that is there as a whole.
 template <class CONFIG_T, class data_T, class res_T, class weight_T, class bias_T>
-void conv_position(const data_T *data, res_T *res, unsigned position, const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters]) {
+void conv_position(const data_T *data, res_T *res, unsigned position,
+                   const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters]) {
     #pragma HLS INLINE
     typedef conv_size<CONFIG_T> S;
     data_T taps[S::taps];
@@ -84,8 +85,8 @@ void conv_position(const data_T *data, res_T *res, unsigned position, const weig
 
 // One step of a scan over a stream.
 template <class CONFIG_T, class data_T, class res_T, class weight_T, class bias_T>
-void conv_step(hls::stream<data_T> &data, hls::stream<res_T> &res, scan<CONFIG_T> &at, const weight_T weights[conv_size<CONFIG_T>::weights],
-               const bias_T biases[CONFIG_T::filters]) {
+void conv_step(hls::stream<data_T> &data, hls::stream<res_T> &res, scan<CONFIG_T> &at,
+               const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters]) {
     #pragma HLS INLINE
     typedef conv_size<CONFIG_T> S;
     typedef extent<CONFIG_T> E;
@@ -118,7 +119,8 @@ void conv_step(hls::stream<data_T> &data, hls::stream<res_T> &res, scan<CONFIG_T
 }
 
 template <class CONFIG_T, class data_T, class res_T, class weight_T, class bias_T>
-void conv_all(const data_T *data, res_T *res, const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters], std::false_type) {
+void conv_all(const data_T *data, res_T *res, const weight_T weights[conv_size<CONFIG_T>::weights],
+              const bias_T biases[CONFIG_T::filters], std::false_type) {
     #pragma HLS INLINE
     #pragma HLS ARRAY_PARTITION variable=weights complete
     for (unsigned position = 0; position < CONFIG_T::out_height * CONFIG_T::out_width; position++) {
@@ -128,7 +130,8 @@ void conv_all(const data_T *data, res_T *res, const weight_T weights[conv_size<C
 }
 
 template <class CONFIG_T, class data_T, class res_T, class weight_T, class bias_T>
-void conv_all(const data_T *data, res_T *res, const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters], std::true_type) {
+void conv_all(const data_T *data, res_T *res, const weight_T weights[conv_size<CONFIG_T>::weights],
+              const bias_T biases[CONFIG_T::filters], std::true_type) {
     #pragma HLS INLINE
     const unsigned multipliers = conv_size<CONFIG_T>::multipliers;
     #pragma HLS ARRAY_RESHAPE variable=weights block factor=multipliers
@@ -138,7 +141,8 @@ void conv_all(const data_T *data, res_T *res, const weight_T weights[conv_size<C
 }
 
 template <class CONFIG_T, class data_T, class res_T, class weight_T, class bias_T>
-void conv_all(hls::stream<data_T> &data, hls::stream<res_T> &res, const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters],
+void conv_all(hls::stream<data_T> &data, hls::stream<res_T> &res,
+              const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters],
               std::false_type) {
     #pragma HLS INLINE
     #pragma HLS ARRAY_PARTITION variable=weights complete
@@ -150,7 +154,8 @@ void conv_all(hls::stream<data_T> &data, hls::stream<res_T> &res, const weight_T
 }
 
 template <class CONFIG_T, class data_T, class res_T, class weight_T, class bias_T>
-void conv_all(hls::stream<data_T> &data, hls::stream<res_T> &res, const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters],
+void conv_all(hls::stream<data_T> &data, hls::stream<res_T> &res,
+              const weight_T weights[conv_size<CONFIG_T>::weights], const bias_T biases[CONFIG_T::filters],
               std::true_type) {
     #pragma HLS INLINE
     const unsigned multipliers = conv_size<CONFIG_T>::multipliers;

@@ -3,6 +3,8 @@
 #ifndef FLOW_KERNELS_POOL_H_
 #define FLOW_KERNELS_POOL_H_
 
+#include <type_traits>
+
 #include "integers.h"
 #include "window.h"
 
@@ -50,8 +52,62 @@ void pool(data_T data[CONFIG_T::in_height * CONFIG_T::in_width * CONFIG_T::chann
     }
 }
 
-template <class data_T, class res_T, class CONFIG_T>
-void pool(hls::stream<data_T> &data, hls::stream<res_T> &res) {
+// Windows that share no position: a result grows value by value; `begun` holds those of a row of windows.
+template <class CONFIG_T, class data_T, class res_T>
+void pool_all(hls::stream<data_T> &data, hls::stream<res_T> &res, std::true_type) {
+    #pragma HLS INLINE
+    typedef extent<CONFIG_T> E;
+    typedef typename data_T::value_type x_t;
+    typedef typename res_T::value_type y_t;
+    typedef typename format<x_t>::lsb_t x_lsb_t;
+    typedef typename std::conditional<CONFIG_T::is_max, x_lsb_t, typename format<y_t>::lsb_t>::type sum_t;
+    static sum_t begun[CONFIG_T::out_width][CONFIG_T::channels];
+    #pragma HLS ARRAY_PARTITION variable=begun complete dim=2
+    static sum_t running[CONFIG_T::channels];
+    #pragma HLS ARRAY_PARTITION variable=running complete
+    scan<CONFIG_T> at;
+    unsigned short window = 0; // along the row
+    for (unsigned step = 0; step < E::height * E::width; step++) {
+        #pragma HLS PIPELINE II=1
+        x_t position[CONFIG_T::channels];
+        #pragma HLS ARRAY_PARTITION variable=position complete
+        take(data, at, neutral<CONFIG_T, x_t>(), position);
+        if (at.rows_left < CONFIG_T::kernel_height && at.columns_left < CONFIG_T::kernel_width &&
+            window < CONFIG_T::out_width) {
+            res_T out;
+            for (unsigned c = 0; c < CONFIG_T::channels; c++) {
+                #pragma HLS UNROLL
+                sum_t sum = running[c];
+                if (at.columns_left == CONFIG_T::kernel_width - 1) {
+                    sum = begun[window][c];
+                    if (at.rows_left == CONFIG_T::kernel_height - 1)
+                        sum = lsb_of(neutral<CONFIG_T, x_t>());
+                }
+                const x_lsb_t x = lsb_of(position[c]);
+                if (!CONFIG_T::is_max)
+                    sum += x;
+                else if (x > sum)
+                    sum = x;
+                running[c] = sum;
+                if (at.columns_left == 0)
+                    begun[window][c] = sum;
+                out[c] = value_of<y_t>(sum);
+            }
+            if (at.complete())
+                res.write(out);
+        }
+        if (at.column + 1 == int(E::width))
+            window = 0;
+        else if (at.columns_left == 0)
+            window++;
+        at.next();
+    }
+}
+
+// Windows that overlap.
+template <class CONFIG_T, class data_T, class res_T>
+void pool_all(hls::stream<data_T> &data, hls::stream<res_T> &res, std::false_type) {
+    #pragma HLS INLINE
     typedef extent<CONFIG_T> E;
     typedef typename data_T::value_type x_t;
     static x_t lines[E::lines][E::width][CONFIG_T::channels];
@@ -82,6 +138,13 @@ void pool(hls::stream<data_T> &data, hls::stream<res_T> &res) {
         }
         at.next();
     }
+}
+
+template <class data_T, class res_T, class CONFIG_T>
+void pool(hls::stream<data_T> &data, hls::stream<res_T> &res) {
+    const bool apart =
+        CONFIG_T::stride_height >= CONFIG_T::kernel_height && CONFIG_T::stride_width >= CONFIG_T::kernel_width;
+    pool_all<CONFIG_T>(data, res, std::integral_constant<bool, apart>());
 }
 
 } // namespace flow_kernels

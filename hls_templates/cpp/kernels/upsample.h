@@ -19,7 +19,8 @@ void upsample(data_T data[CONFIG_T::in_height * CONFIG_T::in_width * CONFIG_T::c
     for (unsigned row = 0; row < CONFIG_T::in_height * CONFIG_T::factor_height; row++) {
         for (unsigned column = 0; column < WIDTH; column++) {
             for (unsigned c = 0; c < CONFIG_T::channels; c++) {
-                const unsigned from = row / CONFIG_T::factor_height * CONFIG_T::in_width + column / CONFIG_T::factor_width;
+                const unsigned from =
+                    row / CONFIG_T::factor_height * CONFIG_T::in_width + column / CONFIG_T::factor_width;
                 res[(row * WIDTH + column) * CONFIG_T::channels + c] =
                     value_of<res_T>(lsb_of(data[from * CONFIG_T::channels + c]));
             }

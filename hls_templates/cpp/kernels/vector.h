@@ -1,4 +1,4 @@
-// Kernels over all values of a vector: softmax, argmax; CONFIG_T: channels.
+// Kernels over all values of a vector: softmax, argmax; CONFIG_T: channels, results (how many values they give).
 
 #ifndef FLOW_KERNELS_VECTOR_H_
 #define FLOW_KERNELS_VECTOR_H_
@@ -60,7 +60,8 @@ struct argmax {
     }
 };
 
-template <class OP, class data_T, class res_T, class CONFIG_T> void vector(data_T *data, res_T *res) {
+template <class OP, class data_T, class res_T, class CONFIG_T>
+void vector(data_T data[CONFIG_T::channels], res_T res[CONFIG_T::results]) {
     #pragma HLS PIPELINE
     OP::template apply<CONFIG_T>(data, res);
 }
