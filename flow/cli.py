@@ -94,6 +94,45 @@ def boards(as_json: Json = False) -> None:
 
 
 @app.command()
+def emulate(
+    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Layer by layer, not only the outputs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove torch = QONNX = integers = C++ in LSBs; stages that are done come from the output folder.
+
+    At the first difference the layers before it are listed, and the exit status is 1.
+    """
+    from dataclasses import asdict
+
+    from flow import pipeline
+    from flow.errors import MismatchError
+    from flow.progress import show
+    from flow.report import chain
+    from flow.types import LayerCheck
+
+    try:
+        if as_json:
+            values = pipeline.run(config, out=out, last="emulate").values
+        else:
+            with show() as listener:
+                values = pipeline.run(config, out=out, last="emulate", listener=listener).values
+    except MismatchError as error:
+        before = [asdict(layer) for layer in error.layers if isinstance(layer, LayerCheck)]
+        if layers and before and not as_json:
+            _table(chain.HEADS, chain.rows(before), right=chain.RIGHT)
+        raise
+    emulation, hops = values["emulation"], values["equality"]["hops"]
+    if as_json:
+        print(json.dumps({"hops": hops, **emulation}, indent=1))
+        return
+    if layers:
+        _table(chain.HEADS, chain.rows(emulation["layers"]), right=chain.RIGHT)
+    print("\n".join(chain.summary(hops, emulation)))
+
+
+@app.command()
 def fit(
     target_fps: Annotated[float, typer.Option(help="Samples a second.")],
     source: Annotated[

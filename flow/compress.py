@@ -40,7 +40,8 @@ def compress(quantized: Quantized, *, out: Path, progress: Progress = silent) ->
     """Write the integer weights and biases as one NNC-coded file, and decode it back bit-exactly.
 
     Each number is coded without loss by DeepCABAC: context-adaptive binary arithmetic coding of the integers,
-    zero rows skipped. Where nncodec is not installed nothing is written: ``path`` is None, and ``status`` says so.
+    zero rows skipped. Where nncodec is not installed, or a scale is no power of two, nothing is written: ``path`` is
+    None, and ``status`` and ``reason`` say so.
 
     Args:
         quantized: see `flow.quantize`.
@@ -48,12 +49,15 @@ def compress(quantized: Quantized, *, out: Path, progress: Progress = silent) ->
         progress: called before and after the coding.
 
     Raises:
-        UnsupportedError: a scale that is no power of two, or more than 2^26 numbers.
+        UnsupportedError: more than 2^26 numbers.
         MismatchError: a tensor does not decode to what was coded.
 
     Source: ISO/IEC 15938-17; Wiedemann et al., "DeepCABAC", IEEE JSTSP 14, 2020.
     """
-    coded = _named(quantized)
+    try:
+        coded = _named(quantized)
+    except UnsupportedError as error:
+        return Compressed(None, "not supported", 0, 0, 0, reason=str(error))
     numbers = sum(tensor.lsb.size for tensor in coded.values())
     uncoded = Compressed(
         path=None,

@@ -35,7 +35,7 @@ def read_golden(path: Path) -> Golden:
             )
             for kind in ("inputs", "outputs")
         )
-        return Golden(inputs, outputs, file["labels"] if "labels" in file else None)
+        return Golden(inputs, outputs, file.get("labels"))
 
 
 def write_golden(path: Path, golden: Golden) -> None:

@@ -296,7 +296,7 @@ def _manifest(
         manifest["hardware"] = steps.hardware(figures)
     if "emulate" in figures:
         manifest["emulation"] = {
-            key: figures["emulate"][key] for key in ("accuracy", "build_seconds", "samples_per_second")
+            key: value for key, value in figures["emulate"].items() if key not in ("samples", "max_error_lsb")
         }
     if "synthesize" in figures:
         manifest["synthesis"] = figures["synthesize"]
@@ -320,11 +320,16 @@ def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     equality: dict[str, Any] = {"hops": hops}
     if "emulate" in figures:
         values = figures["emulate"]
-        hops.append(_hop("QONNX = C++ (csim)", values["samples"], values["max_error_lsb"], "LSB"))
+        followed = values["samples"] - values["tied_samples"]
+        hop = _hop("QONNX = integers", followed, values["head_lsb"], "LSB")
+        if values["head_lsb"]:  # the executor has held it to one step of the float result
+            hop |= {"unit": "LSB (softmax)", "exact": True}
+        hops.append(hop)
+        hops.append(_hop("integers = C++ (csim)", values["samples"], values["max_error_lsb"], "LSB"))
         equality |= {
             "samples": values["samples"],
             "max_error_lsb": values["max_error_lsb"],
-            "layers": values["layers"],
+            "layers": [layer["name"] for layer in values["layers"]],
             "layer_samples": values["layer_samples"],
         }
     onnx = figures.get("simplify", {}).get("onnx", {})

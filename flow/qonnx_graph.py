@@ -330,42 +330,61 @@ def weights(model: Any) -> dict[tuple[str, str], Coded]:
     """Return the integers of every Conv and Gemm node, by (node name, ``weight`` or ``bias``), in the graph's order.
 
     Raises:
-        UnsupportedError: the quantizer's scale is not one power of two, or its zero point is not 0.
+        UnsupportedError: a number has no quantizer, a scale is no power of two, or a zero point is not 0.
     """
     return {
         (node.name, kind): _integers(model, f"{node.name}.{kind}", source)
         for node in compute_nodes(model)
-        if node.op_type in ("Conv", "Gemm")
-        for kind, source in zip(("weight", "bias"), node.input[1:], strict=True)
+        if node.op_type in ("Conv", "Gemm", "MatMul")
+        for kind, source in zip(("weight", "bias"), node.input[1:], strict=False)
+        if source
     }
 
 
 def _integers(model: Any, name: str, source: str) -> Coded:
-    """Return what a quantizer of constants gives, in steps of its scale."""
-    from qonnx.custom_op.general.quant import quant
-    from qonnx.util.basic import get_by_name
-
+    """Return what a quantizer of constants gives, in steps of its (smallest) scale."""
     node = model.find_producer(source)
-    values, scale, zero, bits = (model.get_initializer(i) for i in node.input)
-    signed, narrow, rounding = (
-        get_by_name(node.attribute, key) for key in ("signed", "narrow", "rounding_mode")
-    )
-    mantissa, exponent = np.frexp(scale.astype(np.float64))
-    if scale.size != 1 or mantissa.item() != 0.5 or zero.any():
+    if node is None or node.op_type not in ("Quant", "BipolarQuant"):
         raise UnsupportedError(
-            f"qonnx: scale of {name!r} must be one power of two without a zero point, not {scale.tolist()} and "
+            f"qonnx: numbers of {name!r} must come from a quantizer, not from none; quantize with flow.quantize"
+        )
+    real, scale, zero, width = _quantized(model, node)
+    mantissa, exponent = np.frexp(scale.astype(np.float64))
+    if (mantissa != 0.5).any() or zero.any():
+        raise UnsupportedError(
+            f"qonnx: scales of {name!r} must be powers of two without a zero point, not {scale.tolist()} and "
             f"{zero.tolist()}; quantize with flow.quantize"
         )
-    fraction, width = 1 - exponent.item(), int(bits.item())
-    dtype = FixedPoint(bool(signed.i), width - fraction, fraction)
-    real = quant(values, scale, zero, bits, signed.i, narrow.i, rounding.s.decode())
+    fraction = 1 - int(exponent.min())
     lsb = np.ldexp(real.astype(np.float64), fraction)
+    width += int(exponent.max() - exponent.min())
+    signed = bool((lsb < 0).any()) or node.op_type == "BipolarQuant" or _signed(node)
+    dtype = FixedPoint(signed, width - fraction, fraction)
     if width > 32 or not np.array_equal(np.clip(np.rint(lsb), dtype.minimum_lsb, dtype.maximum_lsb), lsb):
         raise UnsupportedError(
             f"qonnx: numbers of {name!r} must be integers of at most 32 bits, not lie between or beyond; "
             "lower the widths"
         )
     return Coded(lsb.astype(np.int32), dtype)
+
+
+def _signed(node: Any) -> bool:
+    return any(entry.name == "signed" and entry.i for entry in node.attribute)
+
+
+def _quantized(model: Any, node: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return what a quantizer of constants gives, its scale, its zero point, and its bits."""
+    from qonnx.custom_op.general.quant import quant
+    from qonnx.util.basic import get_by_name
+
+    values, scale, *more = (model.get_initializer(name) for name in node.input)
+    if node.op_type == "BipolarQuant":
+        return np.where(values >= 0, scale, -scale), scale, np.zeros(1), 2
+    signed, narrow, rounding = (
+        get_by_name(node.attribute, key) for key in ("signed", "narrow", "rounding_mode")
+    )
+    real = quant(values, scale, *more, signed.i, narrow.i, rounding.s.decode())
+    return real, scale, more[0], int(more[1].item())
 
 
 def _parts(kind: str, name: str) -> list[tuple[str, str]]:

@@ -17,13 +17,14 @@ import numpy as np
 import qonnx_files
 from qonnx_files import Bits, Net
 
-from flow.convert import convert, port_names
+from flow.convert import convert
 from flow.emulate.csim import Csim
 from flow.errors import FlowError, UnsupportedError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph, Tensor
 from flow.fixed.lower import lower
-from flow.types import HlsProject, Port, Quantized
+from flow.lsb import port_names
+from flow.types import HlsProject, Quantized
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Bits of the weights, and of the activations from 2 on."""
@@ -121,11 +122,11 @@ def project(model: Any, io_type: str, folder: Path) -> tuple[HlsProject, FixedGr
 
 def arrays(side: str, tensors: Sequence[Tensor], lsb: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Return integers as golden.npz has them: real numbers in the layout of the file."""
-    names = port_names(side, [Port(tensor.name, tensor.shape, tensor.dtype) for tensor in tensors])
+    names = port_names(side, len(tensors))
     made = {}
     for name, tensor, values in zip(names, tensors, lsb, strict=True):
-        real = np.ldexp(values.astype(np.float64), -tensor.dtype.fraction_bits) * tensor.scale[0]
-        made[name] = np.moveaxis(real, -1, 1)
+        real = np.ldexp(values.reshape(SAMPLES, -1).astype(np.float64), -tensor.dtype.fraction_bits)
+        made[name] = tensor.scale[0] * (real if tensor.order is None else real[:, tensor.order.reshape(-1)])
     return made
 
 
@@ -157,5 +158,7 @@ def differences(model: Any, io_type: str, folder: Path) -> list[str]:
         size = graph.tensors[name].size
         error = np.abs(got[:, first : first + size] - wanted[name].reshape(SAMPLES, -1))
         first += size
-        said.append(f"{int((error > 0).sum())} values differ, by up to {error.max()} LSB" if error.any() else EXACT)
+        said.append(
+            f"{int((error > 0).sum())} values differ, by up to {error.max()} LSB" if error.any() else EXACT
+        )
     return said

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flow.convert import preflight
+from flow.convert import operators, preflight
 from flow.convert.folds import chosen, folds_of
 from flow.convert.layer_list import Layer, layer_list
 from flow.convert.network import Part, processes
@@ -80,8 +80,6 @@ def _write(graph: FixedGraph, target: Target, options: Mapping[str, Any]) -> Wri
     from hls4ml.backends import get_backend
     from hls4ml.model import ModelGraph
 
-    from flow.convert import operators
-
     operators.register()
     layers = layer_list(graph, target.io_type)
     folds = folds_of(graph, target.io_type)
@@ -143,6 +141,9 @@ def _configuration(
         "ReuseFactor": 1,
         "Strategy": "Latency",
     }
+    if any(layer.class_name == operators.class_name(Conv) for layer in layers):
+        # our conv loops over positions: PIPELINE on the top function would unroll that loop
+        general.setdefault("PipelineStyle", "dataflow")
     strategies = {keys["Strategy"] for keys in folding.values()}
     if "Resource" in strategies:
         general["Strategy"] = "Resource"

@@ -75,14 +75,14 @@ def emulate(
     tied, head_lsb = _check_outputs(graph, model, golden, lsb, results)
     picked = np.arange(min(LAYER_SAMPLES, count))
     layers, _ = check_qonnx(
-        graph, through(graph, model, golden.inputs, lsb, picked), "an inner layer differs, although no output does"
+        graph,
+        through(graph, model, golden.inputs, lsb, picked),
+        "an inner layer differs, although no output does",
     )
     want = np.concatenate([results[name].reshape(count, -1) for name in graph.outputs], axis=1)
     rows = np.concatenate([x.reshape(count, -1) for x in lsb], axis=1)
     with tempfile.TemporaryDirectory() as temporary:
-        csim = Csim(
-            design, build_folder or Path(temporary), compiler, optimization, timeout_s, header=header
-        )
+        csim = Csim(design, build_folder or Path(temporary), compiler, optimization, timeout_s, header=header)
         progress(0, 2, f"compiling the C++ ({compiler} {optimization})")
         build_seconds = csim.build()
         progress(1, 2, f"running {count} samples")
@@ -132,7 +132,9 @@ def _trace(
         if wrong[0]
         else "an inner layer differs, although no output does"
     )
-    return check_csim(graph, layers, Samples(picked, values, {}), design.layers, csim.trace(rows[picked]), head)
+    return check_csim(
+        graph, layers, Samples(picked, values, {}), design.layers, csim.trace(rows[picked]), head
+    )
 
 
 def _golden(
@@ -233,9 +235,7 @@ def _check_outputs(
     return len(numbers), head_lsb
 
 
-def _accuracy(
-    graph: FixedGraph, results: dict[str, np.ndarray], labels: np.ndarray | None
-) -> float | None:
+def _accuracy(graph: FixedGraph, results: dict[str, np.ndarray], labels: np.ndarray | None) -> float | None:
     if labels is None:
         return None
     name = graph.outputs[0]

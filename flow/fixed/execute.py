@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flow.errors import ConfigError
-from flow.fixed.graph import Conv, Dense, FixedGraph, Rescale, Tensor
+from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Pool, Rescale, Tensor
 from flow.fixed.operations import Run, fused, prepared
 from flow.fixed.sums import kind_of, peak
 from flow.types import Progress, silent
@@ -98,22 +98,32 @@ class _Step:
 
 
 def _program(graph: FixedGraph, wanted: Sequence[str]) -> list[_Step]:
-    """Return the steps; a quantizer that alone reads a layer whose sums nobody wants is one step with it."""
+    """Return the steps; a layer goes with the quantizer and the max pool behind it, where nobody else reads it."""
     steps: list[_Step] = []
     done: set[str] = set()
     for node in graph.nodes:
         if node.output.name in done:
             continue
-        output, run = node.output.name, None
-        readers = graph.readers(output)
-        if isinstance(node, Dense | Conv) and output not in wanted and len(readers) == 1:
-            (reader,) = readers
-            if isinstance(reader, Rescale):
-                run = fused(node, reader, graph)
-                output = reader.output.name if run else output
-        done.add(output)
-        steps.append(_Step(node.inputs, output, run or prepared(node, graph)))
+        last: Node = node
+        run = None
+        if isinstance(node, Dense | Conv):
+            quantizer = _next(graph, node, wanted)
+            if isinstance(quantizer, Rescale):
+                pool = _next(graph, quantizer, wanted)
+                found = (
+                    pool if isinstance(pool, Pool) and pool.kind == "max" and not np.any(pool.pads) else None
+                )
+                run = fused(node, quantizer, found, graph)
+                last = (found or quantizer) if run else node
+                done |= {quantizer.output.name, last.output.name} if run else set()
+        steps.append(_Step(node.inputs, last.output.name, run or prepared(node, graph)))
     return _with_ends(steps, wanted)
+
+
+def _next(graph: FixedGraph, node: Node, wanted: Sequence[str]) -> Node | None:
+    """Return the node that alone reads this one's output."""
+    readers = graph.readers(node.output.name)
+    return readers[0] if len(readers) == 1 and node.output.name not in wanted else None
 
 
 def _with_ends(steps: Sequence[_Step], wanted: Sequence[str]) -> list[_Step]:
@@ -162,14 +172,16 @@ def _given(tensor: Tensor, x: np.ndarray) -> torch.Tensor:
 
 @contextmanager
 def exact_floats() -> Iterator[None]:
-    """Keep torch to one thread a batch and to plain float32 products, whatever the caller chose."""
+    """Keep torch and numpy to one thread a batch, and torch to plain float32 products, whatever the caller chose."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision("highest")
-        yield
+        with threadpool_limits(1, "blas"):
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flow.errors import UnsupportedError
 from flow.fixed import graph as g
 from flow.fixed.lower.rescale import divide
 from flow.fixed.sums import FAR, Sums, constant, kind_of, peak
@@ -28,18 +29,31 @@ def prepared(node: g.Node, graph: g.FixedGraph) -> Run:
     raise TypeError(f"no rule for {type(node).__name__}")
 
 
-def fused(node: g.Dense | g.Conv, quantizer: g.Rescale, graph: g.FixedGraph) -> Run | None:
-    """Return what computes a layer and the quantizer that alone reads it; None where that is not faster."""
+def fused(
+    layer: g.Dense | g.Conv, quantizer: g.Rescale, pool: g.Pool | None, graph: g.FixedGraph
+) -> Run | None:
+    """Return what computes a layer, the quantizer that alone reads it and a max pool; None where that is no faster.
+
+    The quantizer's factor is part of the weights. What is left of it never falls as its input rises, so that the
+    largest number of a window can be taken before it.
+    """
     import torch
 
     bounds = max(abs(quantizer.minimum), abs(quantizer.maximum))
-    alone, together = Sums.of(node, graph), Sums.of(node, graph, quantizer)
-    if together.kind not in (alone.kind, torch.float32) or kind_of(bounds, node.name) != torch.float32:
+    alone = Sums.of(layer, graph)
+    try:
+        together = Sums.of(layer, graph, quantizer)
+    except UnsupportedError:  # the quantizer alone, which reads a narrower type, may do without 64 bits
+        return None
+    if together.kind not in (alone.kind, torch.float32) or kind_of(bounds, layer.name) != torch.float32:
         return None
     if together.kind == torch.int64 or abs(quantizer.shift) > FAR:
         return None
-    layer, finish, kind = _layer(node, together), _finish(quantizer), _kind(quantizer)
-    return lambda x: finish(layer(x)).to(kind)
+    run, finish, kind = _layer(layer, together), _finish(quantizer), _kind(quantizer)
+    if pool is None:
+        return lambda x: finish(run(x)).to(kind)
+    reduced = _windows(pool)
+    return lambda x: finish(reduced(run(x))).to(kind)
 
 
 def _kind(node: g.Node) -> torch.dtype:
@@ -64,11 +78,13 @@ def _layer(node: g.Dense | g.Conv, sums: Sums) -> Run:
 
     if isinstance(node, g.Conv):
         return _wide_conv(node, sums) if sums.kind == torch.int64 else _conv(node, sums)
-    weight = sums.weight.T.contiguous()
-    bias, kind = sums.bias, sums.kind
-    if bias is None:
-        return lambda x: torch.mm(x.to(kind), weight)
-    return lambda x: torch.addmm(bias, x.to(kind), weight)
+    weight, bias = sums.weight.T.contiguous().numpy(), sums.bias
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        y = torch.from_numpy(x.to(sums.kind).numpy() @ weight)  # torch's own is slow for odd widths
+        return y if bias is None else y.add_(bias)
+
+    return run
 
 
 def _conv(node: g.Conv, sums: Sums) -> Run:
@@ -123,19 +139,28 @@ def _wide_conv(node: g.Conv, sums: Sums) -> Run:
 
 @prepared.register(g.Pool)
 def _(node: g.Pool, graph: g.FixedGraph) -> Run:
-    import torch
     from torch.nn import functional
 
     source = _source(node, graph)
     kind = kind_of(max(peak(source), peak(node.output.dtype)), node.name)
-    join: Any = torch.maximum if node.kind == "max" else torch.add
     fill = source.minimum_lsb if node.kind == "max" else 0
     around = [0, 0, *(extent for pair in node.pads[::-1] for extent in pair)]
+    reduced = _windows(node)
 
     def run(x: torch.Tensor) -> torch.Tensor:
         x = x.to(kind)
-        if any(around):
-            x = functional.pad(x, around, value=fill)
+        return reduced(functional.pad(x, around, value=fill) if any(around) else x)
+
+    return run
+
+
+def _windows(node: g.Pool) -> Run:
+    """Return the largest number or the sum of every window, one dimension after the other."""
+    import torch
+
+    join: Any = torch.maximum if node.kind == "max" else torch.add
+
+    def run(x: torch.Tensor) -> torch.Tensor:
         for axis, (size, stride) in enumerate(zip(node.kernel, node.strides, strict=True), 1):
             last = (x.shape[axis] - size) // stride * stride + 1
             before = (slice(None),) * axis

@@ -11,7 +11,7 @@ from flow.report.text import number, section, tables, words
 
 EXACT, ROUNDING, DIFFERS, NOT_RUN = "exact", "equal to rounding", "differs", "not run"
 SIGNS = {EXACT: "=", ROUNDING: "≈", DIFFERS: "≠", NOT_RUN: "?"}
-EXPECTED = (("pruned", "simplified"), ("torch", "QONNX"), ("QONNX", "C++ (csim)"))
+EXPECTED = (("pruned", "simplified"), ("torch", "QONNX"), ("QONNX", "integers"), ("integers", "C++ (csim)"))
 BEYOND = ("verilog", "rtl", "bitstream", "board")
 
 
@@ -47,7 +47,7 @@ def state_of(hop: Mapping[str, Any]) -> str:
         return DIFFERS if isinstance(given, int | float) and not isinstance(given, bool) else NOT_RUN
     if error == 0:
         return DIFFERS if exact is False else EXACT
-    return ROUNDING if exact is True and hop.get("unit") == "relative" else DIFFERS
+    return ROUNDING if exact is True and hop.get("unit") != "LSB" else DIFFERS
 
 
 def _hop(hop: Mapping[str, Any]) -> Hop:

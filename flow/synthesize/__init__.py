@@ -109,6 +109,7 @@ def _prepare(design: HlsProject, plan: Plan, out: Path) -> None:
         f"firmware/{design.top}.cpp",
         f"firmware/{design.top}_axis.cpp",
         "tb/testbench.cpp",
+        "tb/testbench.h",
         "tb_data/inputs.dat",
         "tb_data/golden.dat",
     ):
