@@ -26,10 +26,13 @@ What becomes HLS C++, in both forms and at every width. Each cell is a network o
 with weights of so many bits (1: bipolar, 2: ternary) and activations of so many, from 2 on, whose weights hold the ends
 of their range, a channel of zeros and one that sums to zero.
 
-**=** exact: on {SAMPLES} samples, random and at the ends of the range, the C++ (csim) gives what the integer executor gives,
-0 LSB. **-** with a number: refused before anything is built, for the reason under the table.
+**=** exact: on {SAMPLES} samples, random and at the ends of the range, the C++ (csim) gives what the integer executor
+gives, 0 LSB. **-** with a number: refused before anything is built, for the reason under the table.
 """
 FOOT = """
+An operator that the table lacks (Pad, Slice, Split, ConvTranspose, LayerNormalization, ...) is refused by its name, as are
+zero points other than 0, rounding UP, and a Softmax before another layer.
+
 The executor itself is compared with QONNX, on every tensor, in `tests/test_fixed_lower_networks.py`. Scales that are not
 powers of two go through an integer multiplier and a shift that give, for every integer of the input's range, what the
 exact product of the file's scales rounds to. A softmax lies within one step of the float one.
@@ -85,7 +88,12 @@ def main() -> None:
     found = rows(NAME)
     PAGE.write_text(page(found), encoding="utf-8")
     count = sum(row["verdict"] == EXACT for row in found)
-    record("operators_exact", count, f"of {len(found)} cells", goal="every cell exact, or refused with its reason")
+    record(
+        "operators_exact",
+        count,
+        f"of {len(found)} cells",
+        goal="every cell exact, or refused with its reason",
+    )
 
 
 if __name__ == "__main__":

@@ -187,11 +187,11 @@ def test_a_keras_file_with_batch_norms_and_a_softmax_goes_as_far_as_qonnx(tmp_pa
 
 
 def test_a_float_file_that_quantize_does_not_take_is_refused_by_its_layer(tmp_path: Path) -> None:
-    path = tmp_path / "tanh.onnx"
+    path = tmp_path / "softmax.onnx"
     flow.write_onnx(
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Tanh(), nn.Linear(10, 10)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1), nn.Linear(10, 10)),
         path,
         torch.zeros(1, 1, 8, 8),
     )
-    with pytest.raises(UnsupportedError, match=r"quantize: layer '\w+' \(Tanh\) is not supported"):
+    with pytest.raises(UnsupportedError, match=r"quantize: layer '\w+' \(Softmax, before"):
         pipeline.run({"model": {"onnx": str(path)}, **FAST}, out=tmp_path / "out", last="quantize")

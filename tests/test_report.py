@@ -89,7 +89,8 @@ MANIFEST: dict[str, Any] = {
         "hops": [
             hop("pruned = simplified", 1.2e-15, "relative", 64),
             hop("torch = QONNX", 0),
-            hop("QONNX = C++ (csim)", 0),
+            hop("QONNX = integers", 0),
+            hop("integers = C++ (csim)", 0),
             {**hop("weights = decoded", 0, samples=8), "counted": "tensor"},
         ],
         "layers": ["conv1", "relu1", "conv2"],
@@ -357,7 +358,7 @@ def test_broken_chain_is_in_the_headline() -> None:
 def test_absent_hop_is_shown_as_not_run() -> None:
     manifest = changed(equality={"hops": MANIFEST["equality"]["hops"][:2]})
     text = Page(render(manifest)).text
-    assert "QONNX ? C++ (csim) not run" in text
+    assert "integers ? C++ (csim) not run" in text
     assert "the C++ was not compared" in text
 
 

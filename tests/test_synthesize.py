@@ -70,7 +70,7 @@ cp "$FAKE/net.bit" "$FAKE/net.hwh" .
 def design(tmp_path):
     """An HLS project as far as this stage looks into it."""
     folder = tmp_path / "project"
-    for name in ("firmware/net.cpp", "firmware/net_axis.cpp", "tb/testbench.cpp"):
+    for name in ("firmware/net.cpp", "firmware/net_axis.cpp", "tb/testbench.cpp", "tb/testbench.h"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"// {name}\n")
     (folder / "tb_data").mkdir()
@@ -120,6 +120,7 @@ def test_without_the_programs_a_complete_folder_is_written(design, tools, tmp_pa
         "hls/firmware/net.cpp",
         "hls/firmware/net_axis.cpp",
         "hls/tb/testbench.cpp",
+        "hls/tb/testbench.h",
         "hls/tb_data/inputs.dat",
         "hls/tb_data/golden.dat",
     }

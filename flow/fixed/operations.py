@@ -13,6 +13,7 @@ import numpy as np
 
 from flow.errors import UnsupportedError
 from flow.fixed import graph as g
+from flow.fixed.bytes import byte_conv
 from flow.fixed.lower.rescale import divide
 from flow.fixed.sums import FAR, Sums, constant, kind_of, peak
 from flow.types import FixedPoint
@@ -50,9 +51,10 @@ def fused(
     if together.kind == torch.int64 or abs(quantizer.shift) > FAR:
         return None
     run, finish, kind = _layer(layer, together), _finish(quantizer), _kind(quantizer)
-    if pool is None:
-        return lambda x: finish(run(x)).to(kind)
-    reduced = _windows(pool)
+    reduced = (lambda x: x) if pool is None else _windows(pool)
+    short = byte_conv(layer, quantizer, graph, run) if isinstance(layer, g.Conv) else None
+    if short is not None:
+        return lambda x: reduced(short(x)).clamp_(max=quantizer.maximum)
     return lambda x: finish(reduced(run(x))).to(kind)
 
 
