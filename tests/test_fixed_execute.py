@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.errors import ConfigError, UnsupportedError
+from flow.fixed import bytes as bytes_
 from flow.fixed import graph as g
+from flow.fixed import operations
+from flow.fixed.bytes import byte_conv
 from flow.fixed.execute import execute
 from flow.types import FixedPoint
 
@@ -357,6 +360,91 @@ def test_a_quantizer_whose_products_fit_its_input_but_not_the_weights_reach() ->
         "q", ("y",), tensor("z", (3,), signed(8)), np.array([1 << 31]), np.array([1 << 60]), 55, "ROUND", -128, 127
     )  # fmt: skip
     check(g.FixedGraph((tensor("x", (3,), dtype),), (node, quantizer), ("z",)))
+
+
+# ---------------------------------------------------------------- convs on bytes
+
+
+def short(case: tuple[Any, ...], dtype: FixedPoint, weights: FixedPoint, **change: Any) -> g.FixedGraph:
+    """Return a conv whose numbers bytes hold, and its quantizer."""
+    layer, source = conv(case, 6)
+    weight = numbers(weights, layer.weight.shape, 1)
+    layer = replace(
+        layer, weight=weight, weight_dtype=weights, output=tensor("y", layer.output.shape, signed(40, 6))
+    )
+    quantizer = g.Rescale(
+        "q", ("y",), tensor("a", layer.output.shape, unsigned(8)), np.array([1]), np.array([0]), 6, "ROUND", 0, 255
+    )  # fmt: skip
+    return g.FixedGraph((replace(source, dtype=dtype),), (layer, replace(quantizer, **change)), ("a",))
+
+
+@pytest.fixture
+def on_bytes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Tell for every conv with a quantizer whether it was computed on bytes."""
+    seen: list[bool] = []
+
+    def spy(*given: Any) -> Any:
+        made = byte_conv(*given)
+        seen.append(made is not None)
+        return made
+
+    monkeypatch.setattr(operations, "byte_conv", spy)
+    return seen
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qconv2d_pointwise"), reason="torch has no oneDNN")
+@pytest.mark.parametrize("case", [SHAPES[index] for index in (0, 1, 3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [unsigned(8), signed(8), unsigned(6, 2), signed(5, 1), unsigned(1)], ids=str
+)
+def test_convs_on_bytes_are_exact(case: tuple[Any, ...], dtype: FixedPoint, on_bytes: list[bool]) -> None:
+    change = {"offset": np.arange(case[1]) * 37 - 64, "shift": 3 + dtype.width, "maximum": 63}
+    check(short(case, dtype, signed(7)))
+    check(short(case, dtype, signed(2), **change))
+    check(short(case, dtype, signed(7, 4), shift=-3))
+    assert on_bytes == [True] * 3
+
+
+NOT_SHORT: list[tuple[int, FixedPoint, FixedPoint, dict[str, Any]]] = [
+    (0, unsigned(9), signed(7), {}),
+    (0, unsigned(8), signed(8), {}),
+    (0, unsigned(8), signed(7), {"minimum": -1}),
+    (0, unsigned(8), signed(7), {"maximum": 256}),
+    (0, unsigned(8), signed(7), {"rounding": "HALF_UP"}),
+    (0, unsigned(8), signed(7), {"multiplier": np.array([3])}),
+    (2, unsigned(8), signed(7), {}),
+    (7, unsigned(8), signed(7), {}),
+]
+
+
+@pytest.mark.parametrize(("case", "dtype", "weights", "change"), NOT_SHORT, ids=str)
+def test_convs_that_bytes_do_not_hold_stay_in_floats(
+    case: int, dtype: FixedPoint, weights: FixedPoint, change: dict[str, Any], on_bytes: list[bool]
+) -> None:
+    graph = short(SHAPES[case], dtype, weights, **change)
+    out = replace(graph.nodes[1], output=tensor("a", graph.nodes[1].output.shape, signed(12)))
+    check(replace(graph, nodes=(graph.nodes[0], out)))
+    assert on_bytes == [False]
+
+
+@pytest.mark.parametrize("fault", ["missing", "wrong"])
+def test_a_torch_whose_convs_on_bytes_are_missing_or_wrong_is_not_trusted(
+    fault: str, monkeypatch: pytest.MonkeyPatch, on_bytes: list[bool]
+) -> None:
+    right = bytes_._prepared
+
+    def prepared(*given: Any) -> Any:
+        if fault == "missing":
+            raise AttributeError("no such operator")
+        run = right(*given)
+        return lambda x: run(x) + (run(x) == 255).to(torch.uint8)
+
+    monkeypatch.setattr(bytes_, "_prepared", prepared)
+    check(short(SHAPES[0], unsigned(8), signed(7)))
+    assert on_bytes == [False]
+
+
+# ---------------------------------------------------------------- parts of a network
 
 
 def test_sums_that_two_nodes_read_stay() -> None:
