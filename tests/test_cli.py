@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, needs
 
+from flow.errors import MismatchError
+from flow.types import FixedPoint, LayerCheck
+
 PROGRAM = [sys.executable, "-m", "flow.cli"]
 
 
@@ -139,3 +142,65 @@ def test_json_prints_the_manifest_and_nothing_else(copy: Path, tmp_path: Path) -
     done = flow("run", "flow.toml", "--out", str(copy), "--to", "train", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == json.loads((copy / "manifest.json").read_text())
     assert done.stderr == ""
+
+
+def emulated(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, object] = SMALL, **options: bool
+) -> None:
+    """Run ``flow emulate`` on a copy of the finished run, whose config no file can hold: twt is None."""
+    from flow import cli, pipeline
+
+    run = pipeline.run
+    monkeypatch.setattr(pipeline, "run", lambda _, **given: run(config, **given))
+    cli.emulate(None, **{"layers": False, "as_json": False, **options}, out=copy)
+
+
+@needs("g++")
+def test_emulate_shows_the_chain_layer_by_layer(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulated(copy, monkeypatch, layers=True)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    head = next(number for number, line in enumerate(lines) if line.startswith("layer"))
+    table = [line.split() for line in lines[head + 1 : head + 10]]
+    assert [row[0] for row in table] == [
+        "conv1",
+        "relu1",
+        "conv2",
+        "relu2",
+        "pool",
+        "conv3",
+        "relu3",
+        "flatten",
+        "fc",
+    ]
+    assert all(row[-2:] == (["-", "-"] if row[0] == "flatten" else ["0", "0"]) for row in table)
+    for hop in ("torch = QONNX", "QONNX = integers", "integers = C++ (csim)"):
+        assert f"{hop}: 0 LSB on 360 samples" in lines
+
+
+@needs("g++")
+def test_emulate_prints_the_chain_for_machines(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulated(copy, monkeypatch, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [layer["csim_lsb"] for layer in found["layers"]] == [0] * 7 + [None, 0]
+    assert {hop["name"]: hop["max_error"] for hop in found["hops"]}["integers = C++ (csim)"] == 0
+
+
+def test_emulate_stops_at_the_first_layer_that_differs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flow import cli, pipeline
+
+    before = LayerCheck("conv1", "Conv", (8, 8, 4), FixedPoint(True, 3, 9), -700, 800, 0.0, 0, 0)
+
+    def run(*_: object, **__: object) -> None:
+        raise MismatchError("emulate: it differs; first at layer 'relu1'", (before,))
+
+    monkeypatch.setattr(pipeline, "run", run)
+    with pytest.raises(MismatchError, match="first at layer 'relu1'"):
+        cli.emulate(None, layers=True, out=None, as_json=False)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[-1] == ["conv1", "conv", "8x8x4", "fixed<12,3>", "-700..800", "-", "0", "0"]

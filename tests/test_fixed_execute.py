@@ -17,7 +17,7 @@ from flow.errors import ConfigError, UnsupportedError
 from flow.fixed import bytes as bytes_
 from flow.fixed import graph as g
 from flow.fixed import operations
-from flow.fixed.bytes import byte_conv
+from flow.fixed.bytes import on_bytes
 from flow.fixed.execute import execute
 from flow.types import FixedPoint
 
@@ -379,30 +379,48 @@ def short(case: tuple[Any, ...], dtype: FixedPoint, weights: FixedPoint, **chang
 
 
 @pytest.fixture
-def on_bytes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def bytes_used(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Tell for every conv with a quantizer whether it was computed on bytes."""
     seen: list[bool] = []
 
     def spy(*given: Any) -> Any:
-        made = byte_conv(*given)
+        made = on_bytes(*given)
         seen.append(made is not None)
         return made
 
-    monkeypatch.setattr(operations, "byte_conv", spy)
+    monkeypatch.setattr(operations, "on_bytes", spy)
     return seen
 
 
 @pytest.mark.skipif(not hasattr(torch.ops.onednn, "qconv2d_pointwise"), reason="torch has no oneDNN")
-@pytest.mark.parametrize("case", [SHAPES[index] for index in (0, 1, 3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize("case", [SHAPES[index] for index in (0, 1, 3, 4, 5, 6, 8, 9)], ids=str)
 @pytest.mark.parametrize(
     "dtype", [unsigned(8), signed(8), unsigned(6, 2), signed(5, 1), unsigned(1)], ids=str
 )
-def test_convs_on_bytes_are_exact(case: tuple[Any, ...], dtype: FixedPoint, on_bytes: list[bool]) -> None:
+def test_convs_on_bytes_are_exact(case: tuple[Any, ...], dtype: FixedPoint, bytes_used: list[bool]) -> None:
     change = {"offset": np.arange(case[1]) * 37 - 64, "shift": 3 + dtype.width, "maximum": 63}
     check(short(case, dtype, signed(7)))
     check(short(case, dtype, signed(2), **change))
     check(short(case, dtype, signed(7, 4), shift=-3))
-    assert on_bytes == [True] * 3
+    assert bytes_used == [True] * 3
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qconv2d_pointwise"), reason="torch has no oneDNN")
+@pytest.mark.parametrize("dtype", [unsigned(8), signed(8), unsigned(3, 1)], ids=str)
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 3), (16, 40), (33, 17)])
+def test_dense_layers_on_bytes_are_exact(
+    dtype: FixedPoint, inputs: int, outputs: int, bytes_used: list[bool]
+) -> None:
+    case = ((1, 1, inputs), outputs, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
+    layer, quantizer = short(case, dtype, signed(7)).nodes
+    assert isinstance(layer, g.Conv)
+    dense = g.Dense(
+        "fc", ("x",), tensor("y", (outputs,), signed(40, 6)), layer.weight.reshape(outputs, inputs),
+        layer.weight_dtype, layer.bias, layer.bias_dtype,
+    )  # fmt: skip
+    quantizer = replace(quantizer, output=tensor("a", (outputs,), unsigned(8)))
+    check(g.FixedGraph((tensor("x", (inputs,), dtype),), (dense, quantizer), ("a",)))
+    assert bytes_used == [True]
 
 
 NOT_SHORT: list[tuple[int, FixedPoint, FixedPoint, dict[str, Any]]] = [
@@ -419,17 +437,17 @@ NOT_SHORT: list[tuple[int, FixedPoint, FixedPoint, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("case", "dtype", "weights", "change"), NOT_SHORT, ids=str)
 def test_convs_that_bytes_do_not_hold_stay_in_floats(
-    case: int, dtype: FixedPoint, weights: FixedPoint, change: dict[str, Any], on_bytes: list[bool]
+    case: int, dtype: FixedPoint, weights: FixedPoint, change: dict[str, Any], bytes_used: list[bool]
 ) -> None:
     graph = short(SHAPES[case], dtype, weights, **change)
     out = replace(graph.nodes[1], output=tensor("a", graph.nodes[1].output.shape, signed(12)))
     check(replace(graph, nodes=(graph.nodes[0], out)))
-    assert on_bytes == [False]
+    assert bytes_used == [False]
 
 
 @pytest.mark.parametrize("fault", ["missing", "wrong"])
 def test_a_torch_whose_convs_on_bytes_are_missing_or_wrong_is_not_trusted(
-    fault: str, monkeypatch: pytest.MonkeyPatch, on_bytes: list[bool]
+    fault: str, monkeypatch: pytest.MonkeyPatch, bytes_used: list[bool]
 ) -> None:
     right = bytes_._prepared
 
@@ -441,7 +459,7 @@ def test_a_torch_whose_convs_on_bytes_are_missing_or_wrong_is_not_trusted(
 
     monkeypatch.setattr(bytes_, "_prepared", prepared)
     check(short(SHAPES[0], unsigned(8), signed(7)))
-    assert on_bytes == [False]
+    assert bytes_used == [False]
 
 
 # ---------------------------------------------------------------- parts of a network
@@ -466,6 +484,7 @@ def test_samples_in_batches_and_threads_are_the_same_in_order() -> None:
     for batch, threads in itertools.product((1, 5, 64, None), (1, 3, None)):
         got = execute(graph, x, every=True, batch=batch, threads=threads, progress=progress)
         assert all(np.array_equal(got[name], want[name]) for name in want)
+        assert np.array_equal(execute(graph, x, batch=batch, threads=threads)["z"], want["z"])
     assert told[:3] == [(1, 37), (2, 37), (3, 37)]
     assert told[-1] == (37, 37)
 

@@ -1,4 +1,4 @@
-"""Convs on bytes: oneDNN sums products of 8-bit numbers in 32 bits, several times as fast as floats.
+"""Layers on bytes: oneDNN sums products of 8-bit numbers in 32 bits, several times as fast as floats.
 
 Only what is exact on every processor is done here, and tried out against floats before it is used.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.fixed.graph import Conv, FixedGraph, Rescale
+from flow.fixed.graph import Conv, Dense, FixedGraph, Rescale, Tensor
 from flow.fixed.sums import Sums
 
 if TYPE_CHECKING:
@@ -24,62 +24,70 @@ _TRIED = 4
 Run = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
-def byte_conv(conv: Conv, quantizer: Rescale, graph: FixedGraph, floats: Run) -> Run | None:
-    """Return what computes a conv and the quantizer behind it as bytes, but for its upper limit.
+def on_bytes(layer: Dense | Conv, quantizer: Rescale, graph: FixedGraph, floats: Run) -> Run | None:
+    """Return what computes a layer and the quantizer behind it as bytes, but for its upper limit.
 
     Args:
-        conv, quantizer: the nodes.
+        layer, quantizer: the nodes.
         graph: theirs.
-        floats: computes the conv with the quantizer's factor, in float32.
+        floats: computes the layer with the quantizer's factor, in float32.
 
     Returns:
         None where bytes do not hold the numbers, or torch has no such conv.
     """
-    source = graph.tensors[conv.inputs[0]]
-    rows = np.abs(conv.weight).reshape(len(conv.weight), -1)
-    fits = source.dtype.width <= 8 and int(rows.max()) <= 127 and 2 * _BYTE * int(rows.max()) < _PAIR
+    source = graph.tensors[layer.inputs[0]]
+    rows = np.abs(layer.weight).reshape(len(layer.weight), -1)
+    fits = source.dtype.width <= 8 and 2 * _BYTE * int(rows.max()) < _PAIR
     sums = int(rows.sum(1).max()) * _BYTE < 1 << 24
     limits = quantizer.minimum == 0 and quantizer.maximum <= _BYTE and quantizer.rounding == "ROUND"
-    flat = len(conv.strides) == 2 and all(before == after for before, after in conv.pads)
-    if not (fits and sums and limits and flat and bool((quantizer.multiplier == 1).all())):
+    even = isinstance(layer, Dense) or all(before == after for before, after in layer.pads)
+    if not (fits and sums and limits and even and bool((quantizer.multiplier == 1).all())):
         return None
     try:
-        run = _prepared(conv, quantizer, graph)
-        return run if _equal(run, floats, source.shape, source.dtype) else None
-    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+        run = _prepared(layer, quantizer, graph)
+        return run if _equal(run, floats, source) else None
+    except (AttributeError, RuntimeError, TypeError):
         return None  # another version of torch, or one without oneDNN
 
 
-def _prepared(conv: Conv, quantizer: Rescale, graph: FixedGraph) -> Run:
+def _prepared(layer: Dense | Conv, quantizer: Rescale, graph: FixedGraph) -> Run:
     import torch
 
-    source, out = graph.tensors[conv.inputs[0]].dtype, conv.output.dtype
-    grid = out.fraction_bits - source.fraction_bits - conv.weight_dtype.fraction_bits - quantizer.shift
-    zero = 128 if source.signed else 0
-    ones = torch.ones(len(conv.weight))
+    source, out = graph.tensors[layer.inputs[0]].dtype, layer.output.dtype
+    grid = out.fraction_bits - source.fraction_bits - layer.weight_dtype.fraction_bits - quantizer.shift
+    factor, zero = 2.0**grid, 128 if source.signed else 0
+    filters, *kernel, inputs = layer.weight.shape
+    missing = (1,) * (2 - len(kernel))
+    image = layer.weight.reshape(filters, *missing, *kernel, inputs)
+    given: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
+    if isinstance(layer, Conv):
+        pads = [0] * len(missing) + [before for before, _ in layer.pads]
+        given = ([*missing, *layer.strides], pads, [*missing, *layer.dilations], layer.groups)
+    ones, none = torch.ones(filters), torch.zeros(filters, dtype=torch.int64)
     operators: Any = torch.ops.onednn
-    weight = torch.from_numpy(np.moveaxis(conv.weight, -1, 1).astype(np.int8))
-    given = (list(conv.strides), [before for before, _ in conv.pads], list(conv.dilations), conv.groups)
+    weight = torch.from_numpy(np.moveaxis(image, -1, 1).astype(np.int8))
     packed = operators.qconv_prepack(weight, ones, 1.0, zero, *given, None)
-    bias = Sums.of(conv, graph, quantizer).bias
-    factor, none = 2.0**grid, torch.zeros(len(conv.weight), dtype=torch.int64)
+    bias = Sums.of(layer, graph, quantizer).bias
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        x = (x.add(zero) if zero else x).to(torch.uint8).movedim(-1, 1)
-        return operators.qconv2d_pointwise(
-            x, factor, zero, packed, ones, none, bias, *given, 1.0, 0, torch.uint8, "none", [], ""
+        x = (x.add(zero) if zero else x).to(torch.uint8)
+        # a batch of vectors is one image of a single column
+        x = x[None, :, None] if not kernel else x.unsqueeze(1) if missing else x
+        y = operators.qconv2d_pointwise(
+            x.movedim(-1, 1), factor, zero, packed, ones, none, bias, *given, 1.0, 0, torch.uint8, "none", [], ""
         ).movedim(1, -1)  # fmt: skip
+        return y[0, :, 0] if not kernel else y.squeeze(1) if missing else y
 
     return run
 
 
-def _equal(run: Run, floats: Run, shape: tuple[int, ...], dtype: Any) -> bool:
+def _equal(run: Run, floats: Run, source: Tensor) -> bool:
     """Try random samples, half of them at the ends of the type."""
     import torch
 
-    random = torch.Generator().manual_seed(0)
-    x = torch.randint(dtype.minimum_lsb, dtype.maximum_lsb + 1, (_TRIED, *shape), generator=random).float()
-    ends = torch.tensor([dtype.minimum_lsb, dtype.maximum_lsb]).float()
-    x[: _TRIED // 2] = ends[torch.randint(0, 2, (_TRIED // 2, *shape), generator=random)]
-    want = floats(x).round().clamp(0, _BYTE)
-    return torch.equal(run(x).float(), want)
+    low, high = source.dtype.minimum_lsb, source.dtype.maximum_lsb
+    shape, random = (_TRIED, *source.shape), torch.Generator().manual_seed(0)
+    anywhere = torch.randint(low, high + 1, shape, generator=random)
+    ends = torch.randint(0, 2, shape, generator=random) * (high - low) + low
+    x = torch.cat([anywhere, ends]).float()
+    return bool(torch.equal(run(x).float(), floats(x).round().clamp(0, _BYTE)))
