@@ -14,10 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.errors import ConfigError, UnsupportedError
-from flow.fixed import bytes as bytes_
 from flow.fixed import graph as g
-from flow.fixed import operations
-from flow.fixed.bytes import on_bytes
 from flow.fixed.execute import execute
 from flow.types import FixedPoint
 
@@ -360,106 +357,6 @@ def test_a_quantizer_whose_products_fit_its_input_but_not_the_weights_reach() ->
         "q", ("y",), tensor("z", (3,), signed(8)), np.array([1 << 31]), np.array([1 << 60]), 55, "ROUND", -128, 127
     )  # fmt: skip
     check(g.FixedGraph((tensor("x", (3,), dtype),), (node, quantizer), ("z",)))
-
-
-# ---------------------------------------------------------------- convs on bytes
-
-
-def short(case: tuple[Any, ...], dtype: FixedPoint, weights: FixedPoint, **change: Any) -> g.FixedGraph:
-    """Return a conv whose numbers bytes hold, and its quantizer."""
-    layer, source = conv(case, 6)
-    weight = numbers(weights, layer.weight.shape, 1)
-    layer = replace(
-        layer, weight=weight, weight_dtype=weights, output=tensor("y", layer.output.shape, signed(40, 6))
-    )
-    quantizer = g.Rescale(
-        "q", ("y",), tensor("a", layer.output.shape, unsigned(8)), np.array([1]), np.array([0]), 6, "ROUND", 0, 255
-    )  # fmt: skip
-    return g.FixedGraph((replace(source, dtype=dtype),), (layer, replace(quantizer, **change)), ("a",))
-
-
-@pytest.fixture
-def bytes_used(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Tell for every conv with a quantizer whether it was computed on bytes."""
-    seen: list[bool] = []
-
-    def spy(*given: Any) -> Any:
-        made = on_bytes(*given)
-        seen.append(made is not None)
-        return made
-
-    monkeypatch.setattr(operations, "on_bytes", spy)
-    return seen
-
-
-@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qconv2d_pointwise"), reason="torch has no oneDNN")
-@pytest.mark.parametrize("case", [SHAPES[index] for index in (0, 1, 3, 4, 5, 6, 8, 9)], ids=str)
-@pytest.mark.parametrize(
-    "dtype", [unsigned(8), signed(8), unsigned(6, 2), signed(5, 1), unsigned(1)], ids=str
-)
-def test_convs_on_bytes_are_exact(case: tuple[Any, ...], dtype: FixedPoint, bytes_used: list[bool]) -> None:
-    change = {"offset": np.arange(case[1]) * 37 - 64, "shift": 3 + dtype.width, "maximum": 63}
-    check(short(case, dtype, signed(7)))
-    check(short(case, dtype, signed(2), **change))
-    check(short(case, dtype, signed(7, 4), shift=-3))
-    assert bytes_used == [True] * 3
-
-
-@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qconv2d_pointwise"), reason="torch has no oneDNN")
-@pytest.mark.parametrize("dtype", [unsigned(8), signed(8), unsigned(3, 1)], ids=str)
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 3), (16, 40), (33, 17)])
-def test_dense_layers_on_bytes_are_exact(
-    dtype: FixedPoint, inputs: int, outputs: int, bytes_used: list[bool]
-) -> None:
-    case = ((1, 1, inputs), outputs, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
-    layer, quantizer = short(case, dtype, signed(7)).nodes
-    assert isinstance(layer, g.Conv)
-    dense = g.Dense(
-        "fc", ("x",), tensor("y", (outputs,), signed(40, 6)), layer.weight.reshape(outputs, inputs),
-        layer.weight_dtype, layer.bias, layer.bias_dtype,
-    )  # fmt: skip
-    quantizer = replace(quantizer, output=tensor("a", (outputs,), unsigned(8)))
-    check(g.FixedGraph((tensor("x", (inputs,), dtype),), (dense, quantizer), ("a",)))
-    assert bytes_used == [True]
-
-
-NOT_SHORT: list[tuple[int, FixedPoint, FixedPoint, dict[str, Any]]] = [
-    (0, unsigned(9), signed(7), {}),
-    (0, unsigned(8), signed(8), {}),
-    (0, unsigned(8), signed(7), {"minimum": -1}),
-    (0, unsigned(8), signed(7), {"maximum": 256}),
-    (0, unsigned(8), signed(7), {"rounding": "HALF_UP"}),
-    (0, unsigned(8), signed(7), {"multiplier": np.array([3])}),
-    (2, unsigned(8), signed(7), {}),
-    (7, unsigned(8), signed(7), {}),
-]
-
-
-@pytest.mark.parametrize(("case", "dtype", "weights", "change"), NOT_SHORT, ids=str)
-def test_convs_that_bytes_do_not_hold_stay_in_floats(
-    case: int, dtype: FixedPoint, weights: FixedPoint, change: dict[str, Any], bytes_used: list[bool]
-) -> None:
-    graph = short(SHAPES[case], dtype, weights, **change)
-    out = replace(graph.nodes[1], output=tensor("a", graph.nodes[1].output.shape, signed(12)))
-    check(replace(graph, nodes=(graph.nodes[0], out)))
-    assert bytes_used == [False]
-
-
-@pytest.mark.parametrize("fault", ["missing", "wrong"])
-def test_a_torch_whose_convs_on_bytes_are_missing_or_wrong_is_not_trusted(
-    fault: str, monkeypatch: pytest.MonkeyPatch, bytes_used: list[bool]
-) -> None:
-    right = bytes_._prepared
-
-    def prepared(*given: Any) -> Any:
-        if fault == "missing":
-            raise AttributeError("no such operator")
-        run = right(*given)
-        return lambda x: run(x) + (run(x) == 255).to(torch.uint8)
-
-    monkeypatch.setattr(bytes_, "_prepared", prepared)
-    check(short(SHAPES[0], unsigned(8), signed(7)))
-    assert bytes_used == [False]
 
 
 # ---------------------------------------------------------------- parts of a network

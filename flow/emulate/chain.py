@@ -65,7 +65,7 @@ def check_qonnx(graph: FixedGraph, samples: Samples, head: str) -> tuple[list[La
             expected = _expected(node, samples.context[tensor.source])
             error = np.where(tied.reshape(-1, *(1,) * (got.ndim - 1)), 0, np.abs(expected - got))
             error[error <= (HEAD_LSB if isinstance(node, Softmax) else 0)] = 0
-            ties = _ties(node, samples, error)
+            ties = _ties(node, samples, expected, error)
             wrong = (error > 0) & ~ties
             if wrong.any():
                 raise MismatchError(
@@ -147,15 +147,16 @@ def _limits(tensor: Tensor) -> tuple[int, int]:
     return tensor.dtype.minimum_lsb, tensor.dtype.maximum_lsb
 
 
-def _ties(node: Node, samples: Samples, error: np.ndarray) -> np.ndarray:
-    """Tell which differences of one step come from a product next to a tie."""
+def _ties(node: Node, samples: Samples, expected: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Tell which differences of one step come from a product next to a tie, rounded to its other side."""
     if not isinstance(node, Rescale) or node.plain:
         return np.zeros(error.shape, dtype=bool)
     x = samples.values[node.inputs[0]].astype(np.float64)
     exact = np.ldexp(x * node.multiplier + node.offset, -node.shift)
-    edge = exact - (0.5 if node.rounding in ("ROUND", "HALF_UP", "HALF_DOWN") else 0.0)
-    near = np.abs(edge - np.rint(edge)) <= _TIE * np.maximum(1, np.abs(exact))
-    return np.asarray((error == 1) & near)
+    beside = _TIE * np.maximum(1, np.abs(exact))
+    whole = {"FLOOR": np.floor, "CEIL": np.ceil, "ROUND_TO_ZERO": np.trunc}.get(node.rounding, np.rint)
+    sides = [np.clip(whole(exact + shift), node.minimum, node.maximum) for shift in (-beside, beside)]
+    return np.asarray((error == 1) & ((expected == sides[0]) | (expected == sides[1])))
 
 
 def _where(node: Node, samples: Samples, wrong: np.ndarray, expected: np.ndarray, got: np.ndarray) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 
 from flow.errors import UnsupportedError
 from flow.fixed import graph as g
-from flow.fixed.bytes import on_bytes
 from flow.fixed.lower.rescale import divide
 from flow.fixed.sums import FAR, Sums, constant, kind_of, peak
 from flow.types import FixedPoint
@@ -52,13 +51,10 @@ def fused(
         return None
     run, finish, kind = _layer(layer, together), _finish(quantizer), _kind(quantizer)
     windows = None if pool is None else _windows(pool)
-    short = on_bytes(layer, quantizer, graph, run)
 
     def pooled(x: torch.Tensor) -> torch.Tensor:
         return x if windows is None else windows(x)
 
-    if short is not None:
-        return lambda x: pooled(short(x)).clamp_(max=quantizer.maximum)
     return lambda x: finish(pooled(run(x))).to(kind)
 
 
