@@ -84,16 +84,19 @@ def exact_lsb(port: Port, values: np.ndarray, *, rounded: bool = False) -> np.nd
     """
     real = values.astype(np.float64).reshape(len(values), -1)
     scaled = np.ldexp(real / port.scale, port.dtype.fraction_bits)
-    steps = np.rint(scaled)
-    beside = np.abs(scaled - steps) > (0 if port.scale == 1 else _ROUNDED * np.maximum(1, np.abs(steps)))
-    if not np.isfinite(scaled).all() or np.any(np.abs(scaled) >= 2.0**63) or (beside.any() and not rounded):
+    held = np.isfinite(scaled) & (np.abs(scaled) < 2.0**63)
+    steps = np.rint(np.where(held, scaled, 0))
+    if rounded:
+        steps = np.clip(steps, port.dtype.minimum_lsb, port.dtype.maximum_lsb)
+    else:
+        slack = 0 if port.scale == 1 else _ROUNDED * np.maximum(1, np.abs(steps))
+        held &= np.abs(np.where(held, scaled, 0) - steps) <= slack
+    if not held.all():
         raise UnsupportedError(
             f"output {port.name!r} must hold values on the grid of {port.dtype}, not beside it; "
             "put a quantizer behind it"
         )
-    return (np.clip(steps, port.dtype.minimum_lsb, port.dtype.maximum_lsb) if rounded else steps).astype(
-        np.int64
-    )
+    return steps.astype(np.int64)
 
 
 def placed(rows: np.ndarray, order: np.ndarray | None) -> np.ndarray:

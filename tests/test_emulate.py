@@ -192,11 +192,11 @@ def test_a_head_that_the_file_leaves_as_floats_is_compared_on_its_grid(kind: str
     )
 
 
-def quantizer(multiplier: int, shift: int) -> FixedGraph:
+def quantizer(multiplier: int, shift: int, rounding: str = "ROUND") -> FixedGraph:
     """Return one quantizer of 8 bits whose scales are no powers of two."""
     source = Tensor("x", (1,), FixedPoint(True, 12, 0))
     made = Tensor("y", (1,), FixedPoint(True, 8, 0), source="Y")
-    node = Rescale("q", ("x",), made, np.array([multiplier]), np.array([0]), shift, "ROUND", -128, 127)
+    node = Rescale("q", ("x",), made, np.array([multiplier]), np.array([0]), shift, rounding, -128, 127)
     return FixedGraph((source,), (node,), ("y",))
 
 
@@ -224,6 +224,22 @@ def test_float32_may_round_a_tie_to_its_other_side_and_nothing_else() -> None:
             f"sample 71, index (0): expected {theirs:g} LSB, got {got} LSB, {error} LSB apart (1 LSB = 2^0); "
             "report the network"
         )
+
+
+@pytest.mark.parametrize(
+    ("rounding", "good", "bad"),
+    [("FLOOR", (2, 3), (1, 4)), ("CEIL", (3, 4), (2, 5)), ("ROUND_TO_ZERO", (2, 3), (1, 4))],
+)
+def test_a_whole_number_may_be_cut_on_either_side(rounding: str, good: list[int], bad: list[int]) -> None:
+    graph = quantizer(3, 1, rounding)
+    for theirs in good:
+        _, tied = followed(graph, [2], [theirs])
+        assert tied == [theirs != 3]
+    for theirs in bad:
+        with pytest.raises(MismatchError):
+            followed(graph, [2], [theirs])
+    with pytest.raises(MismatchError):
+        followed(graph, [3], [{"FLOOR": 5, "CEIL": 4, "ROUND_TO_ZERO": 5}[rounding]])
 
 
 def test_a_power_of_two_has_no_ties_that_float32_could_miss() -> None:
@@ -300,7 +316,7 @@ def told(right: FixedGraph, wrong: FixedGraph, design: HlsProject, layer: str, i
 STAGE = importlib.import_module("flow.emulate")  # the package has a function of this name
 CSIM = "emulate: the C++ must equal the integer executor, but "
 QONNX = "emulate: the integer executor must equal QONNX, but "
-PRECISION = "; compare its Precision in [hls] with the graph's"
+ADVICE = "; compare its weights in firmware/weights and its types in [hls] with the graph's"
 
 
 def weights_file(design: HlsProject, layer: str, kind: str) -> Path:
@@ -331,7 +347,7 @@ def test_a_changed_weight_is_found_in_its_layer(prebuilt: Any) -> None:
     wrong = changed(graph, "layer_2", weight=weight)
     with pytest.raises(MismatchError) as error:
         emulate(design)
-    assert str(error.value) == CSIM + told(graph, wrong, design, "layer_2", golden("mlp")[0]) + PRECISION
+    assert str(error.value) == CSIM + told(graph, wrong, design, "layer_2", golden("mlp")[0]) + ADVICE
     before = [node.name for node in graph.nodes]
     assert [row.name for row in error.value.layers] == before[: before.index("layer_2")]  # type: ignore[attr-defined]
 
@@ -345,7 +361,7 @@ def test_a_changed_rounding_is_found_in_its_layer() -> None:
     start = text.index("// Rescale_layer_1\n")
     path.write_text(text[:start] + text[start:].replace("flow_kernels::ROUND;", "flow_kernels::FLOOR;", 1))
     wrong = changed(graph, "layer_1", rounding="FLOOR")
-    assert refusal(design) == CSIM + told(graph, wrong, design, "layer_1", golden("mlp")[0]) + PRECISION
+    assert refusal(design) == CSIM + told(graph, wrong, design, "layer_1", golden("mlp")[0]) + ADVICE
 
 
 @pytest.mark.tool
@@ -364,7 +380,7 @@ def test_an_inner_layer_that_differs_is_found_where_no_output_does(prebuilt: Any
     by = 2 ** (fraction - node.bias_dtype.fraction_bits)
     assert refusal(design) == (
         f"{CSIM}an inner layer differs, although no output does; first at layer 'dead' (Dense), sample 0, index (2): "
-        f"expected {want} LSB, got {want + by} LSB, {by} LSB apart (1 LSB = 2^{-fraction}){PRECISION}"
+        f"expected {want} LSB, got {want + by} LSB, {by} LSB apart (1 LSB = 2^{-fraction}){ADVICE}"
     )
 
 

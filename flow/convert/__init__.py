@@ -56,7 +56,7 @@ def convert(
         hls: hls4ml's own keys: ``ReuseFactor``, ``Strategy`` and ``Precision`` (for all layers), ``Model``,
             ``LayerName`` (by the network's layer names). ``Precision`` may widen accumulators, weights and biases.
             Without ``ReuseFactor`` and ``Strategy``, the resource strategy is taken and every layer is folded so
-            that the multipliers fit the DSP slices. Grouped and dilated convs are not folded.
+            that the multipliers fit the DSP slices.
         progress: see `flow.types.Progress`.
 
     Raises:

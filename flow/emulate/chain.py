@@ -104,7 +104,7 @@ def check_csim(
         if not np.array_equal(want, got):
             raise MismatchError(
                 f"emulate: {CSIM}, but {head}; {_where(node, samples, want != got, want, got)}; "
-                "compare its Precision in [hls] with the graph's",
+                "compare its weights in firmware/weights and its types in [hls] with the graph's",
                 tuple(done),
             )
         done.append(replace(row, csim_lsb=0))
