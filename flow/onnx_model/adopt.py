@@ -12,6 +12,7 @@ from flow import qonnx_graph
 from flow.errors import ConfigError, FlowError
 from flow.fixed.graph import ArgMax, Conv, Dense, FixedGraph, Node, Relu, Rescale, Tensor
 from flow.fixed.lower import lower, lower_with_shapes
+from flow.lsb import Golden, write_golden
 from flow.onnx_model.files import free_inputs, load
 from flow.types import Data, Port, Progress, Quantized, silent
 
@@ -45,8 +46,7 @@ def adopt(path: Path, data: Data, out: Path, *, progress: Progress = silent) -> 
     )
     outputs = _executed(graph, fixed, path.name, given, progress)
     accuracy = _accuracy(fixed, path.name, outputs, labels)
-    golden: dict[str, Any] = {**_named("inputs", given), **_named("outputs", outputs), "labels": labels}
-    np.savez(out / "golden.npz", **golden)
+    write_golden(out / "golden.npz", Golden(given, outputs, labels))
     layers = [node for node in fixed.nodes if isinstance(node, Conv | Dense)]
     return Quantized(
         onnx_path=out / "model.onnx",
@@ -146,11 +146,6 @@ def _accuracy(fixed: FixedGraph, name: str, outputs: tuple[np.ndarray, ...], lab
 def _ports(inputs: tuple[Tensor, ...]) -> tuple[Port, ...]:
     single = len(inputs) == 1
     return tuple(Port("input" if single else t.name, t.shape, t.dtype, t.scale[0]) for t in inputs)
-
-
-def _named(kind: str, found: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
-    """Return the arrays of a golden file by name: ``inputs``, or ``inputs_0``, ``inputs_1``, ..."""
-    return {kind: found[0]} if len(found) == 1 else {f"{kind}_{index}": a for index, a in enumerate(found)}
 
 
 def _activation_bits(fixed: FixedGraph, layers: list[Any]) -> dict[str, int]:

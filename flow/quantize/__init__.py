@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow import network, qonnx_graph, training
+from flow.lsb import Golden, write_golden
 from flow.quantize.prepare import prepared
 from flow.quantize.proof import check_exact, export, prove_equal
 from flow.quantize.ranges import calibrate, needed_bias_bits
@@ -104,12 +105,7 @@ def quantize(
     settle(fixed, onnx_path)
     prove_equal(without_softmax(fixed), onnx_path, data.test[0], progress)
     expected = predict(fixed, data.test[0])
-    golden: dict[str, Any] = {
-        **_named("inputs", arrays(data.test[0])),
-        **_named("outputs", expected),
-        "labels": data.test[1],
-    }
-    np.savez(out / "golden.npz", **golden)
+    write_golden(out / "golden.npz", Golden(arrays(data.test[0]), expected, data.test[1]))
     return Quantized(
         onnx_path=onnx_path,
         golden_path=out / "golden.npz",
@@ -161,11 +157,6 @@ def _input_ports(quant: fx.GraphModule, example: Example) -> tuple[Port, ...]:
         name = "input" if len(nodes) == 1 else str(node.target)
         ports.append(Port(name, (*extents, channels), FixedPoint(True, width - fraction, fraction)))
     return tuple(ports)
-
-
-def _named(kind: str, found: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
-    """Return the arrays of a golden file by name: ``inputs``, or ``inputs_0``, ``inputs_1``, ..."""
-    return {kind: found[0]} if len(found) == 1 else {f"{kind}_{index}": a for index, a in enumerate(found)}
 
 
 def _accuracy(outputs: tuple[np.ndarray, ...], labels: np.ndarray) -> float:
