@@ -62,7 +62,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             cells.append(measure(name, count, io_type, Path(folder)))
         print(*cells[-1], flush=True)
-    text = "Quantized models made by others: seconds to convert and to compile (empty cache), and csim against the integer executor."
+    text = (
+        "Quantized models made by others: seconds to convert and to compile (empty cache), and csim against the "
+        "integer executor."
+    )
     columns = ["file", "C++", "layers", "convert s", "compile s", "values", "largest LSB"]
     table("models", text, columns, cells)
     record("models_largest_lsb", max(int(row[-1]) for row in cells), "LSB", goal="0 in every file")
