@@ -84,6 +84,11 @@ def test_an_unknown_header_is_refused(tmp_path: Path) -> None:
     assert str(error.value) == "[emulate]: header must be one of light, vendor, not 'heavy'; give one of them"
 
 
+def test_no_jobs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\[emulate\]: jobs must be at least 1, not 0; leave it out"):
+        Csim(project(*MLP), tmp_path, jobs=0)
+
+
 @pytest.mark.tool
 @needs("g++")
 def test_numbers_too_wide_for_our_headers_get_the_vendors(cache: Path, tmp_path: Path) -> None:

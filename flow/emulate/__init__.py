@@ -36,6 +36,7 @@ def emulate(
     compiler: str = "g++",
     optimization: str = "-O1",
     header: str = "light",
+    jobs: int | None = None,
     build_folder: Path | None = None,
     timeout_s: float = 1800,
     progress: Progress = silent,
@@ -55,6 +56,7 @@ def emulate(
         compiler: a C++17 compiler on PATH.
         optimization: its optimization option.
         header: ``light`` or ``vendor``: whose ap_fixed, ap_int and hls::stream the C++ is compiled with.
+        jobs: processes that compile and that run samples at a time; ``None``: one a core.
         build_folder: where the compiler works; ``None``: a temporary folder.
         timeout_s: limit for each program.
         progress: see `flow.types.Progress`.
@@ -82,7 +84,15 @@ def emulate(
     want = np.concatenate([results[name].reshape(count, -1) for name in graph.outputs], axis=1)
     rows = np.concatenate([x.reshape(count, -1) for x in lsb], axis=1)
     with tempfile.TemporaryDirectory() as temporary:
-        csim = Csim(design, build_folder or Path(temporary), compiler, optimization, timeout_s, header=header)
+        csim = Csim(
+            design,
+            build_folder or Path(temporary),
+            compiler,
+            optimization,
+            timeout_s,
+            header=header,
+            jobs=jobs,
+        )
         progress(0, 2, f"compiling the C++ ({compiler} {optimization})")
         build_seconds = csim.build()
         progress(1, 2, f"running {count} samples")

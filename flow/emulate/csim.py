@@ -55,7 +55,7 @@ class Csim:
         cache: where compiled objects are kept; ``None``: in the user's cache folder.
 
     Raises:
-        ConfigError: an unknown header.
+        ConfigError: an unknown header, or no jobs.
     """
 
     def __init__(
@@ -74,6 +74,8 @@ class Csim:
             raise ConfigError(
                 f"[emulate]: header must be one of {', '.join(HEADERS)}, not {header!r}; give one of them"
             )
+        if jobs is not None and jobs < 1:
+            raise ConfigError(f"[emulate]: jobs must be at least 1, not {jobs}; leave it out for one a core")
         self.design = design
         self.folder = folder.resolve()
         self.compiler = compiler
