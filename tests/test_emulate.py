@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import quantized
 from conftest import needs
-from qonnx_files import Net
+from qonnx_files import Bits, Net, network
 from quantized import emulated, folder, golden, project, reference_values
 
 from flow.convert import convert
@@ -203,10 +203,11 @@ def quantizer(multiplier: int, shift: int, rounding: str = "ROUND") -> FixedGrap
 def followed(graph: FixedGraph, x: list[int], theirs: list[float]) -> tuple[Any, list[bool]]:
     lsb = np.array(x)[:, None]
     values = execute(graph, [lsb], every=True)
-    context = {"Y": np.array(theirs, np.float32)[:, None]}
-    checks, tied = check_qonnx(
-        graph, Samples(np.arange(len(x)) + 70, values, context), "2 of 9 samples differ"
-    )
+    node: Any = graph.nodes[0]
+    exact = (lsb * node.multiplier / 2**node.shift).astype(np.float32)
+    context = {"X": exact, "Y": np.array(theirs, np.float32)[:, None]}
+    samples = Samples(np.arange(len(x)) + 70, values, context, {"Y": ("X", np.ones((), np.float32))})
+    checks, tied = check_qonnx(graph, samples, "2 of 9 samples differ")
     return checks, tied.tolist()
 
 
@@ -240,6 +241,26 @@ def test_a_whole_number_may_be_cut_on_either_side(rounding: str, good: list[int]
             followed(graph, [2], [theirs])
     with pytest.raises(MismatchError):
         followed(graph, [3], [{"FLOOR": 5, "CEIL": 4, "ROUND_TO_ZERO": 5}[rounding]])
+
+
+@needs("g++")
+def test_samples_at_float32_ties_are_counted_and_their_golden_outputs_checked() -> None:
+    model = network("Mul by a constant a channel", Bits(6, 6, 6))
+    x = (np.random.default_rng(0).integers(-32, 32, (300, 4, 7, 6)) / 64).astype(np.float32)
+    golden_outputs = execute_qonnx(model, x)
+    design = convert(files(model, x), out=folder() / "hls")
+    result = emulate(design)
+    assert 0 < result.tied_samples < len(x)
+    assert result.max_error_lsb == 0
+    exact = np.ldexp(golden_outputs, design.outputs[0].dtype.fraction_bits)
+    differs = (np.moveaxis(exact, 1, -1).reshape(len(x), -1) != result.outputs).any(axis=1)
+    assert differs.sum() == result.tied_samples
+    for sample in (np.flatnonzero(differs)[-1], np.flatnonzero(~differs)[-1]):
+        wrong = golden_outputs.copy()
+        wrong[sample, 0, 0, 0] *= -1
+        wrong[sample, 0, 0, 1] += 0.25
+        with pytest.raises(MismatchError, match=f"every layer of sample {sample} agrees"):
+            emulate(design, x, wrong)
 
 
 def test_a_power_of_two_has_no_ties_that_float32_could_miss() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,14 @@ QONNX, CSIM = "the integer executor must equal QONNX", "the C++ must equal the i
 class Samples:
     """A few samples on their way through the network.
 
-    ``numbers``: which samples of the whole set; ``values``: every tensor in LSBs; ``context``: every QONNX tensor.
+    ``numbers``: which samples of the whole set; ``values``: every tensor in LSBs; ``context``: every QONNX tensor;
+    ``quantized``: what each quantizer of the file reads, and its scale, by its output.
     """
 
     numbers: np.ndarray
     values: Mapping[str, np.ndarray]
     context: Mapping[str, np.ndarray]
+    quantized: Mapping[str, tuple[str, np.ndarray]] = field(default_factory=dict)
 
 
 def through(
@@ -40,7 +42,20 @@ def through(
     """Run the samples ``numbers`` through QONNX and the integer executor, keeping every tensor."""
     picked = tuple(x[numbers] for x in real)
     context = qonnx_graph.execute(model, picked, context=True)
-    return Samples(numbers, execute(graph, [x[numbers] for x in lsb], every=True), context)
+    return Samples(
+        numbers, execute(graph, [x[numbers] for x in lsb], every=True), context, _quantizers(model)
+    )
+
+
+def _quantizers(model: Any) -> dict[str, tuple[str, np.ndarray]]:
+    """Return what each quantizer reads, and its scale, by its output."""
+    made = {}
+    for node in model.graph.node:
+        if node.op_type == "Quant":
+            scale = model.get_initializer(node.input[1])
+            if scale is not None:
+                made[node.output[0]] = (node.input[0], scale)
+    return made
 
 
 def check_qonnx(graph: FixedGraph, samples: Samples, head: str) -> tuple[list[LayerCheck], np.ndarray]:
@@ -149,14 +164,17 @@ def _limits(tensor: Tensor) -> tuple[int, int]:
 
 def _ties(node: Node, samples: Samples, expected: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Tell which differences of one step come from a product next to a tie, rounded to its other side."""
-    if not isinstance(node, Rescale) or node.plain:
+    read = samples.quantized.get(node.output.source or "")
+    if read is None or not isinstance(node, Rescale) or node.plain:
         return np.zeros(error.shape, dtype=bool)
-    x = samples.values[node.inputs[0]].astype(np.float64)
-    exact = np.ldexp(x * node.multiplier + node.offset, -node.shift)
+    before, scale = read
+    real = (samples.context[before] / scale.astype(np.float64)).reshape(len(error), -1)
+    exact = placed(real, node.output.order).reshape(error.shape)
     beside = _TIE * np.maximum(1, np.abs(exact))
     whole = {"FLOOR": np.floor, "CEIL": np.ceil, "ROUND_TO_ZERO": np.trunc}.get(node.rounding, np.rint)
     sides = [np.clip(whole(exact + shift), node.minimum, node.maximum) for shift in (-beside, beside)]
-    return np.asarray((error == 1) & ((expected == sides[0]) | (expected == sides[1])))
+    found = (expected, samples.values[node.output.name])
+    return np.asarray((error == 1) & np.all([(x == sides[0]) | (x == sides[1]) for x in found], axis=0))
 
 
 def _where(node: Node, samples: Samples, wrong: np.ndarray, expected: np.ndarray, got: np.ndarray) -> str:
