@@ -111,7 +111,7 @@ def _port(tensor: Tensor) -> Port:
         raise UnsupportedError(
             f"convert: port {tensor.name!r} must have one scale, not one a channel; quantize it per tensor"
         )
-    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.scale[0])
+    return tensor.port
 
 
 def _finish(project: HlsProject, graph: FixedGraph, written: Written, golden_samples: int) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from flow import qonnx_graph
-from flow.emulate.chain import CSIM, HEAD_LSB, QONNX, Samples, check_csim, check_qonnx, through
+from flow.emulate.chain import CSIM, HEAD_LSB, INNER, QONNX, Samples, check_csim, check_qonnx, through
 from flow.emulate.csim import Csim
 from flow.errors import ConfigError, MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
 from flow.fixed.lower import lower
 from flow.lsb import Golden, exact_lsb, input_lsb, placed, read_golden
-from flow.types import Emulation, HlsProject, LayerCheck, Port, Progress, silent
+from flow.types import Emulation, HlsProject, Progress, silent
 
 LAYER_SAMPLES = 32
 """Samples whose every layer is compared, beside the outputs of all samples."""
@@ -77,11 +77,8 @@ def emulate(
     count = len(lsb[0])
     tied, head_lsb = _check_outputs(graph, model, golden, lsb, results)
     picked = np.arange(min(LAYER_SAMPLES, count))
-    layers, _ = check_qonnx(
-        graph,
-        through(graph, model, golden.inputs, lsb, picked),
-        "an inner layer differs, although no output does",
-    )
+    followed, head = through(graph, model, golden.inputs, lsb, picked), INNER
+    layers, _ = check_qonnx(graph, followed, head)
     want = np.concatenate([results[name].reshape(count, -1) for name in graph.outputs], axis=1)
     rows = np.concatenate([x.reshape(count, -1) for x in lsb], axis=1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,8 +99,9 @@ def emulate(
         run_seconds = time.perf_counter() - start
         wrong = np.flatnonzero((got != want).any(axis=1))
         if len(wrong):
-            picked = wrong[:1]
-        checked = _trace(graph, design, csim, lsb, rows, picked, layers, (len(wrong), count))
+            picked, head = wrong[:1], f"{len(wrong)} of {count} samples differ"
+            followed = Samples(picked, execute(graph, [x[picked] for x in lsb], every=True), {})
+        checked = check_csim(graph, layers, followed, design.layers, csim.trace(rows[picked]), head)
         if len(wrong):
             sample, output = np.argwhere(got != want)[0]
             raise MismatchError(
@@ -124,27 +122,6 @@ def emulate(
         header=csim.header,
         head_lsb=head_lsb,
         tied_samples=tied,
-    )
-
-
-def _trace(
-    graph: FixedGraph,
-    design: HlsProject,
-    csim: Csim,
-    lsb: Sequence[np.ndarray],
-    rows: np.ndarray,
-    picked: np.ndarray,
-    layers: list[LayerCheck],
-    wrong: tuple[int, int],
-) -> tuple[LayerCheck, ...]:
-    values = execute(graph, [x[picked] for x in lsb], every=True)
-    head = (
-        "{} of {} samples differ".format(*wrong)
-        if wrong[0]
-        else "an inner layer differs, although no output does"
-    )
-    return check_csim(
-        graph, layers, Samples(picked, values, {}), design.layers, csim.trace(rows[picked]), head
     )
 
 
@@ -206,8 +183,7 @@ def _integers(graph: FixedGraph, golden: Golden) -> list[np.ndarray]:
     made = []
     for tensor, samples in zip(graph.inputs, golden.inputs, strict=True):
         order = np.arange(tensor.size) if tensor.order is None else tensor.order
-        port = Port(tensor.name, tensor.shape, tensor.dtype, tensor.scale[0])
-        made.append(input_lsb(port, samples, order).reshape(len(samples), *tensor.shape))
+        made.append(input_lsb(tensor.port, samples, order).reshape(len(samples), *tensor.shape))
     return made
 
 
@@ -225,8 +201,7 @@ def _check_outputs(
     made_by = {node.output.name: node for node in graph.nodes}
     for name, values in zip(graph.outputs, golden.outputs, strict=True):
         tensor, node = graph.tensors[name], made_by.get(name)
-        port = Port(name, tensor.shape, tensor.dtype, tensor.scale[0])
-        want = placed(exact_lsb(port, values, rounded=isinstance(node, Softmax | Table)), tensor.order)
+        want = placed(exact_lsb(tensor.port, values, rounded=isinstance(node, Softmax | Table)), tensor.order)
         error = np.abs(results[name].reshape(count, -1) - want)
         if isinstance(node, Softmax):
             head_lsb = max(head_lsb, int(error[error <= HEAD_LSB].max(initial=0)))

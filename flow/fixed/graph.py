@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from flow.types import FixedPoint
+from flow.types import FixedPoint, Port
 
 ROUNDINGS = ("ROUND", "FLOOR", "CEIL", "ROUND_TO_ZERO", "HALF_UP", "HALF_DOWN")
 """QONNX's names; ROUND is half to even."""
@@ -38,6 +38,11 @@ class Tensor:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
+
+    @property
+    def port(self) -> Port:
+        """The tensor as an input or output of the network; a port has one scale, the first."""
+        return Port(self.name, self.shape, self.dtype, self.scale[0])
 
 
 @dataclass(frozen=True)
