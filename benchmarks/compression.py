@@ -98,7 +98,7 @@ def structured(model: nn.Module, data: Data, seed: int) -> nn.Module:
         example,
         data=data,
         pruning_ratio=1 - KEEP_CHANNELS,
-        twt=None,
+        schedule="linear",
         pwe=1,
         epochs=PRUNE_EPOCHS,
         seed=seed,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from flow.onnx_model import read as read_onnx
     from flow.onnx_model import write as write_onnx
     from flow.pipeline import run
-    from flow.prune import prune
+    from flow.prune import Pruner, prune
+    from flow.prune.scan import scan
     from flow.quantize import quantize
     from flow.simplify import simplify
     from flow.synthesize import synthesize
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "FlowError",
     "MismatchError",
+    "Pruner",
     "ToolError",
     "UnsupportedError",
     "compress",
@@ -42,16 +44,19 @@ __all__ = [
     "quantize",
     "read_onnx",
     "run",
+    "scan",
     "simplify",
     "synthesize",
     "train",
     "write_onnx",
 ]
 _HOMES = {
+    "Pruner": ("prune", "Pruner"),
     "load_data": ("data", "load"),
     "load_weights": ("compress", "load"),
     "read_onnx": ("onnx_model", "read"),
     "run": ("pipeline", "run"),
+    "scan": ("prune.scan", "scan"),
     "write_onnx": ("onnx_model", "write"),
 }
 

@@ -5,7 +5,7 @@ ReLU, pools, depthwise convs) hand labels on; a sum or a product merges the labe
 concatenation lines them up, a slice takes some, a channel shuffle merges those that must leave together for
 the rest to shuffle alike; a flatten repeats each one; a layer that is used twice merges what it reads and
 writes. What shares a label must be pruned, and removed, together: that is the *group* of Torch-Pruning, found
-per channel.
+per channel. `docs/algorithms/groups.md` shows each case.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Channels:
     Attributes:
         labels: node name -> int array, one label for each channel (dimension 1) of its tensor.
         pinned: labels that must stay: inputs, outputs, and what a softmax reads.
-        grouped: labels at either end of grouped convs, which need groups of equal size.
+        grouped: labels at either end of grouped convs, which need groups of equal size; none where `analyse`
+            has tied them.
         writers: label -> the (layer, row) pairs that compute it.
     """
 
@@ -55,19 +56,25 @@ def is_depthwise(module: object) -> bool:
     return groups > 1 and groups == module.in_channels == module.out_channels  # type: ignore[attr-defined]
 
 
-def analyse(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Channels:
+def analyse(
+    graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]], *, couple_groups: bool = False
+) -> Channels:
     """Label every channel of ``graph`` (see the module's text).
 
     Args:
         graph: a network from `flow.network.trace`.
         shapes: the shape of every node's tensor (`flow.network.shapes`).
+        couple_groups: tie the channels of grouped convs so that pruning leaves groups of one size: the channels
+            at one place of every group go together, at the input and at the output; where a group has one
+            channel at either end, whole groups go, unless they read the network's input. False: they are
+            `Channels.grouped`, free for `flow.simplify`.
 
     Raises:
         UnsupportedError: a Linear layer on more than two dimensions, a flatten that is not over all but
             the batch dimension, a sum or product that broadcasts channels, a conv or pool without a channel
             dimension.
     """
-    made = _Labels()
+    made = _Labels(couple_groups)
     first: dict[str, fx.Node] = {}
     for node in graph.graph.nodes:
         sources = [made.raw[n.name] for n in node.all_input_nodes]
@@ -96,7 +103,8 @@ def analyse(graph: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Cha
 class _Labels:
     """Labels while they are handed out; merged ones share a root (union-find)."""
 
-    def __init__(self) -> None:
+    def __init__(self, couple_groups: bool) -> None:
+        self.couple_groups = couple_groups
         self.raw: dict[str, np.ndarray] = {}
         self.pinned: list[int] = []
         self.grouped: list[int] = []
@@ -110,6 +118,10 @@ class _Labels:
     def merge(self, left: np.ndarray, right: np.ndarray) -> None:
         for one, other in zip(left.tolist(), right.tolist(), strict=True):
             self._parent[self._root(other)] = self._root(one)
+
+    def pins(self, array: np.ndarray) -> bool:
+        """Tell whether a channel must stay, as far as is known."""
+        return not set(self.final(array)).isdisjoint(self.final(np.array(self.pinned, dtype=int)))
 
     def final(self, array: np.ndarray) -> np.ndarray:
         return np.array([self._root(label) for label in array.tolist()], dtype=int)
@@ -141,11 +153,29 @@ def _through_module(
     if what in (*CONVS, *TRANSPOSED) and not is_depthwise(module):
         result = made.fresh(module.out_channels)
         if module.groups > 1:
-            made.grouped.extend([*source, *result])
+            _at_groups(source.reshape(module.groups, -1), result.reshape(module.groups, -1), made)
         return result
     if what in ELEMENTWISE or what in NORMS or "Pool" in what or "Pad" in what:
         return source
     return _rearranged(name, module, shape, source, made)
+
+
+def _at_groups(inputs: np.ndarray, outputs: np.ndarray, made: _Labels) -> None:
+    """Note the labels at the ends of a grouped conv, a row a group, or tie those that must go together."""
+    if not made.couple_groups:
+        made.grouped.extend([*inputs.reshape(-1), *outputs.reshape(-1)])
+    elif 1 in (inputs.shape[1], outputs.shape[1]) and not made.pins(inputs.reshape(-1)):
+        # one channel cannot go and leave its group
+        _tie(np.concatenate([inputs, outputs], axis=1).T, made)
+    else:
+        _tie(inputs, made)
+        _tie(outputs, made)
+
+
+def _tie(rows: np.ndarray, made: _Labels) -> None:
+    """Merge the labels of each column."""
+    for row in rows[1:]:
+        made.merge(rows[0], row)
 
 
 def _rearranged(
@@ -168,8 +198,7 @@ def _rearranged(
         )
     if what == "ChannelShuffle":
         parts = source.reshape(module.groups, -1)
-        for part in parts[1:]:
-            made.merge(parts[0], part)
+        _tie(parts, made)
         return parts.T.reshape(-1)
     if what in ("Softmax", "LogSoftmax"):
         _require(

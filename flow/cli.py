@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from flow.pipeline import Listener
+    from flow.prune.scan import Scan
 
 app = typer.Typer(
     help="From a trained network to a proven bitstream: prune, simplify, quantize, compress, convert, "
@@ -241,6 +245,92 @@ def finn(
         print(text.foot(made, period))
     if not made.accepted:
         raise typer.Exit(1)
+
+
+@app.command()
+def scan(
+    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The plot, .svg or .png; default runs/<name>/scan.svg.")
+    ] = None,
+    ratios: Annotated[str | None, typer.Option(help="Shares to remove; default 0.1,0.2,...,0.9.")] = None,
+    max_drop: Annotated[float, typer.Option(help="Accuracy that a layer may cost, for the advice.")] = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Measure what pruning each layer alone costs, on the validation samples, and plot it.
+
+    The network is the run's trained one; it is trained where no run has done so yet.
+    """
+    from contextlib import nullcontext
+    from dataclasses import asdict
+
+    from flow.config import load
+    from flow.progress import show
+    from flow.prune.drawing import check_suffix
+    from flow.prune.scan import RATIOS, check_drop, check_ratios
+
+    plot = out or Path("runs") / load(config).name / "scan.svg"
+    check_suffix(plot)
+    check_drop(max_drop)
+    shares = check_ratios(_numbers(ratios) if ratios is not None else RATIOS)
+    with nullcontext() if as_json else show() as listener:
+        made = _scanned(config, shares, listener or (lambda *_: None))
+    made.plot(plot)
+    advice = made.suggested(max_drop)
+    if as_json:
+        print(json.dumps({**asdict(made), "suggested": advice, "plot": str(plot)}, indent=1))
+        return
+    from rich.console import Console
+
+    print("validation accuracy in %, by the share of channels removed from one class of layers:\n")
+    Console().print(made.table(), highlight=False)
+    print(f"\nplot: {plot}\n\nat most {max_drop:.3g} of accuracy lost, each layer by itself:\n")
+    print("[prune.pruning_ratio_dict]")
+    print("\n".join(f"{json.dumps(layer)} = {ratio}" for layer, ratio in advice.items()))
+
+
+def _scanned(path: Path | None, ratios: tuple[float, ...], listener: Listener) -> Scan:
+    """Scan the trained network of a config's run."""
+    import torch
+
+    from flow import network, pipeline, steps
+    from flow.config import load
+    from flow.data import load as load_data
+    from flow.errors import ConfigError
+    from flow.model_source import enters_quantized
+    from flow.prune.scan import scan as scan_layers
+
+    config = load(path)
+    if enters_quantized(config):
+        raise ConfigError(
+            "scan: network must be a float one, not a quantized file; name the network that it was made of"
+        )
+    folder = pipeline.run(path, last="train", listener=listener).path.parent
+    steps.use_threads(config.threads)
+    data = load_data(**config.options("data"), seed=config.seed, base=config.base)
+    options = {k: v for k, v in config.options("prune").items() if k in ("criterion", "ignored_layers")}
+    made = scan_layers(
+        network.load(folder / "train"),
+        torch.from_numpy(data.train[0][:2]),
+        data=data,
+        ratios=ratios,
+        seed=config.seed,
+        progress=lambda done, total, text: listener("scan", "progress", done, total, text),
+        **options,
+    )
+    listener("scan", "done", 1, 1, "")
+    return made
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    from flow.errors import ConfigError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"scan: ratios must be numbers with commas between them, not {text!r}; write 0.25,0.5"
+        ) from error
 
 
 def _table(heads: tuple[str, ...], rows: list[list[str]], right: tuple[int, ...] = ()) -> None:

@@ -38,7 +38,7 @@ _FILLED = (
         "inputs",
         "expected",
     ),
-    *("labels", "base", "hls", "clock_period_ns", "build_folder", "graph", "path"),
+    *("labels", "base", "hls", "clock_period_ns", "build_folder", "graph", "path", "cost", "checkpoint"),
 )
 """Arguments that the pipeline fills in itself."""
 
@@ -203,12 +203,13 @@ def _typed(values: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
 
 
 def _fits(value: Any, kind: Any) -> bool:
+    arguments = typing.get_args(kind)
     if isinstance(kind, types.UnionType):
-        return any(_fits(value, part) for part in typing.get_args(kind))
+        return any(_fits(value, part) for part in arguments)
     if typing.get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(
-            _fits(item, typing.get_args(kind)[0]) for item in value
-        )
+        return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
+    if typing.get_origin(kind) is Mapping:
+        return isinstance(value, Mapping) and all(_fits(item, arguments[1]) for item in value.values())
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
@@ -216,10 +217,21 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _spell(kind: Any) -> str:
-    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+_WORDS = {
+    int: ("an integer", "integers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    bool: ("true or false", "true or false"),
+}
+
+
+def _spell(kind: Any, many: bool = False) -> str:
+    """Return a type in words, such as ``a table of integers``; ``many``: without its article."""
+    arguments = typing.get_args(kind)
     if isinstance(kind, types.UnionType):
-        return " or ".join(_spell(part) for part in typing.get_args(kind) if part is not types.NoneType)
+        return " or ".join(_spell(part, many) for part in arguments if part is not types.NoneType)
     if typing.get_origin(kind) is tuple:
-        return "a list of texts"
-    return names.get(kind, str(kind))
+        return f"{'lists' if many else 'a list'} of {_spell(arguments[0], many=True)}"
+    if typing.get_origin(kind) is Mapping:
+        return f"{'tables' if many else 'a table'} of {_spell(arguments[1], many=True)}"
+    return _WORDS.get(kind, (str(kind), str(kind)))[many]

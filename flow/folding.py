@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+MAX_UNROLL = 4096
+"""Vivado HLS unrolls and partitions no more than this."""
 DSP_SHARE = 0.8
 """Share of the board's DSP slices that the network may take; the rest is for the DMA and for routing."""
 
@@ -28,6 +30,10 @@ class Fold:
         factors = legal_reuse_factors(self.inputs, self.outputs)
         return tuple(factor for factor in factors if factor <= self.inputs) if self.limited else factors
 
+    def nearest(self, reuse: int) -> int:
+        """Return the legal reuse factor next to ``reuse``, the smaller of two."""
+        return min(self.legal, key=lambda factor: (abs(factor - reuse), factor))
+
     def multipliers(self, reuse: int) -> int:
         return math.ceil(self.inputs * self.outputs / reuse)
 
@@ -40,6 +46,20 @@ def legal_reuse_factors(inputs: int, outputs: int) -> tuple[int, ...]:
     small = [factor for factor in range(1, inputs + 1) if inputs % factor == 0]
     large = [inputs * factor for factor in range(2, outputs + 1) if outputs % factor == 0]
     return tuple(small + large)
+
+
+def hls4ml_streams(
+    kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], groups: int, weights: int
+) -> bool:
+    """Tell whether hls4ml's own kernel computes a conv in io_stream.
+
+    Its streams pass over the rows' stride of a flat kernel, and keep all weights of a 1 x 1 conv in registers.
+    """
+    if groups != 1 or set(dilations) != {1}:
+        return False
+    if set(kernel) == {1}:
+        return weights <= MAX_UNROLL
+    return not (len(kernel) == 2 and kernel[0] == 1 and strides[0] > 1)
 
 
 def choose(folds: Iterable[Fold], dsps: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flow import steps
+from flow import pricing, steps
 from flow.boards import load as load_board
 from flow.config import Config, load
 from flow.data import fingerprint
@@ -187,7 +187,8 @@ def _build(
         if "torch" in stage.packages:
             steps.use_threads(config.threads)
         start = time.perf_counter()
-        figures = stage.step(steps.Context(config, entries, out, progress), folder)
+        context = steps.Context(config, entries, out, progress, store.checkpoint(stage.name, key))
+        figures = stage.step(context, folder)
         seconds = time.perf_counter() - start
         return store.add(stage.name, key, folder, json.loads(json.dumps(figures)), seconds)
 
@@ -209,6 +210,8 @@ def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
         parts["data"] = [data, print_, config.seed, config.threads]
     if stage.uses_board:
         parts["board"] = [repr(load_board(config.board)), config.synth_clk_period_ns]
+    if stage.name == "prune" and config.options("prune").get("budget"):
+        parts["budget"] = pricing.facts(config)
     if stage.name == "simplify":
         parts["onnx"] = config.options("onnx")
     if not stage.reads:
@@ -276,7 +279,7 @@ def _manifest(
     if "prune" in figures:
         manifest["accuracy"]["pruned"] = figures["prune"]["accuracy"]
         manifest["channels"] = figures["prune"]["channels"]
-        manifest["pruning"] = {key: figures["prune"][key] for key in ("stopped", "history")}
+        manifest["pruning"] = {key: figures["prune"][key] for key in ("stopped", "history", "figures")}
     if "simplify" in figures:
         manifest["macs"], manifest["parameters"] = (
             figures["simplify"]["macs"],
@@ -288,6 +291,11 @@ def _manifest(
         manifest["accuracy"]["quantized"] = figures["quantize"]["accuracy"]
     if "compress" in figures:
         manifest["compress"] = dict(figures["compress"])
+    manifest["training"] = {
+        name: {key: figures[name][key] for key in ("stopped", "history")}
+        for name in ("train", "quantize")
+        if "stopped" in figures.get(name, {})
+    }
     manifest["equality"] = _equality(figures)
     if "convert" in figures:
         manifest["hls"] = {

@@ -34,12 +34,13 @@ Step = Callable[["Context", Path], Figures]
 
 @dataclass(frozen=True)
 class Context:
-    """What a step may look at: the config, the finished stages, the progress callback."""
+    """What a step may look at: the config, the finished stages, the progress callback, a file for a checkpoint."""
 
     config: Config
     entries: Mapping[str, Entry]
     out: Path
     progress: Progress
+    checkpoint: Path
 
     @cached_property
     def data(self) -> Data:
@@ -69,14 +70,26 @@ def train(context: Context, out: Path) -> Figures:
     training.seed_everything(context.config.seed)
     model, trained_already = load_model(context.config, context.data.train[0].shape[1:])
     options = {**({"epochs": 0} if trained_already else {}), **context.options("train")}
-    trained = stage(model, context.data, **options, seed=context.config.seed, progress=context.progress)
+    trained = stage(
+        model,
+        context.data,
+        **options,
+        seed=context.config.seed,
+        checkpoint=context.checkpoint,
+        progress=context.progress,
+    )
     network.save(trained.model, out)
-    return {"accuracy": trained.accuracy, "samples": sizes(context.data)}
+    return {
+        "accuracy": trained.accuracy,
+        "samples": sizes(context.data),
+        "stopped": trained.stopped,
+        "history": list(trained.history),
+    }
 
 
 def prune(context: Context, out: Path) -> Figures:
-    """Zero channels."""
-    from flow import network
+    """Zero channels or weights."""
+    from flow import network, pricing
     from flow.prune import prune as stage
 
     pruned = stage(
@@ -84,7 +97,9 @@ def prune(context: Context, out: Path) -> Figures:
         context.example,
         data=context.data,
         **context.options("prune"),
+        cost=pricing.cost(context.config, context.example),
         seed=context.config.seed,
+        checkpoint=context.checkpoint,
         progress=context.progress,
     )
     network.save(pruned.model, out)
@@ -94,6 +109,7 @@ def prune(context: Context, out: Path) -> Figures:
         "channels": {"before": pruned.channels_before, "after": pruned.channels_after},
         "stopped": pruned.stopped,
         "history": list(pruned.history),
+        "figures": {"before": dict(pruned.figures_before), "after": dict(pruned.figures_after)},
     }
 
 
@@ -159,9 +175,10 @@ def quantize(context: Context, out: Path) -> Figures:
         data=context.data,
         **context.options("quantize"),
         seed=context.config.seed,
+        checkpoint=context.checkpoint,
         progress=context.progress,
     )
-    return quantized_figures(made)
+    return {**quantized_figures(made), "stopped": made.stopped, "history": list(made.history)}
 
 
 def quantized_figures(made: Quantized) -> Figures:

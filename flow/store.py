@@ -50,7 +50,7 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run out of this folder; drop what a killed run left half done."""
+        """Keep a second run out of this folder; drop what a killed run left half done, but not its checkpoints."""
         with (self.root / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,6 +61,8 @@ class Store:
                 ) from error
             for left in self.root.glob(".building-*"):
                 shutil.rmtree(left)
+            for part in self.root.glob(".*.part"):
+                part.unlink()
             yield
 
     def find(self, stage: str, key: str) -> Entry | None:
@@ -94,6 +96,10 @@ class Store:
     def _folder(self, stage: str, key: str) -> Path:
         return self.root / f"{stage}-{key[:16]}"
 
+    def checkpoint(self, stage: str, key: str) -> Path:
+        """Return where a stage may keep what a killed run goes on from; `add` removes it."""
+        return self.root / f".resume-{stage}-{key[:16]}.pt"
+
     @contextmanager
     def building(self, stage: str) -> Iterator[Path]:
         """Give a folder to build in; it disappears when the block fails."""
@@ -116,7 +122,10 @@ class Store:
         )
 
     def add(self, stage: str, key: str, built: Path, figures: Mapping[str, Any], seconds: float) -> Entry:
-        """Take a built folder into the store by rename; a result under the same key is replaced."""
+        """Take a built folder into the store by rename; a result under the same key is replaced.
+
+        Checkpoints of the stage, of this key and of others, are of no more use.
+        """
         files = hashes(built)
         record = {"stage": stage, "key": key, "files": files, "figures": figures, "seconds": seconds}
         write_atomically(built / ENTRY, json.dumps(record, indent=1) + "\n")
@@ -129,6 +138,8 @@ class Store:
             shutil.rmtree(old)
         else:
             os.rename(built, folder)
+        for checkpoint in self.root.glob(f".resume-{stage}-*"):
+            checkpoint.unlink()
         return Entry(folder, _digest(files), figures, seconds)
 
     def show(self, stage: str, entry: Entry) -> None:

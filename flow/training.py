@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flow.checkpoint import Checkpoint
 from flow.errors import ConfigError, UnsupportedError
 from flow.network import evaluating
 from flow.types import Data, Progress
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Split = tuple[np.ndarray, np.ndarray]
+OPTIMIZERS = ("adamw", "sgd")
+ALL_DONE = "all epochs are done"
 
 
 def seed_everything(seed: int) -> None:
@@ -35,9 +42,19 @@ def tensors(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_options(
-    subject: str, *, epochs: int, batch_size: int, learning_rate: float, weight_decay: float = 0.0
+    subject: str,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    patience: int | None = None,
 ) -> None:
     """Refuse options of a training that no training could use."""
+    if patience is not None and patience < 1:
+        raise ConfigError(
+            f"{subject}: patience must be at least 1, not {patience}; leave it out to train all epochs"
+        )
     for name, value, holds, rule, usual in (
         ("epochs", epochs, epochs >= 0, "at least 0", "20 to 100 is usual"),
         ("batch_size", batch_size, batch_size >= 2, "at least 2", "64 is usual"),
@@ -46,6 +63,45 @@ def check_options(
     ):
         if not holds:
             raise ConfigError(f"{subject}: {name} must be {rule}, not {value}; {usual}")
+
+
+def check_optimizer(name: str, momentum: float) -> None:
+    """Refuse an optimizer that is not known, and a momentum that it cannot use."""
+    if name not in OPTIMIZERS:
+        near = difflib.get_close_matches(name, OPTIMIZERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"{OPTIMIZERS[0]} suits most networks"
+        raise ConfigError(f"optimizer: name must be one of {', '.join(OPTIMIZERS)}, not {name!r}; {hint}")
+    if not 0 <= momentum < 1:
+        raise ConfigError(f"optimizer: momentum must be in [0, 1), not {momentum}; 0.9 is usual")
+    if momentum and name != "sgd":
+        raise ConfigError(
+            f"optimizer: momentum must be 0 with {name}, not {momentum}; leave it out, or choose sgd"
+        )
+
+
+def optimizer(
+    name: str, parameters: Iterable[torch.Tensor], learning_rate: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return the optimizer of this name: ``adamw`` decays weights apart from the gradient, ``sgd`` as L2 in it.
+
+    Args:
+        parameters: what it changes; at least one.
+        momentum: of ``sgd``, in [0, 1).
+
+    Raises:
+        ConfigError: an argument breaks its rule.
+    """
+    import torch
+
+    check_optimizer(name, momentum)
+    held = list(parameters)
+    if not held:
+        raise ConfigError(
+            "optimizer: parameters must be at least one, not none; give it those of a network with weights"
+        )
+    if name == "sgd":
+        return torch.optim.SGD(held, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    return torch.optim.AdamW(held, lr=learning_rate, weight_decay=weight_decay)
 
 
 def check_trainable(model: nn.Module) -> None:
@@ -111,15 +167,20 @@ def train_epoch(
     batch_size: int,
     generator: torch.Generator,
     after_step: Callable[[], None] | None = None,
-    subject: str = "train",
 ) -> float:
-    """Train for one epoch with cross-entropy; returns the mean loss.
+    """Train for one epoch with cross-entropy; returns the mean loss, or the first one that is not finite.
+
+    After such a loss the epoch ends at once: the weights are of no use.
 
     Raises:
-        ConfigError: the loss is not finite.
+        ConfigError: there are not two samples.
     """
     from torch.nn.functional import cross_entropy
 
+    if len(split[1]) < 2:
+        raise ConfigError(
+            f"data: train must hold at least 2 samples to learn from, not {len(split[1])}; add samples"
+        )
     model.train()
     total, seen = 0.0, 0
     for x, y in batches(split, batch_size, generator):
@@ -127,13 +188,15 @@ def train_epoch(
             continue  # BatchNorm has no variance over one sample
         optimizer.zero_grad(set_to_none=True)
         loss = cross_entropy(model(x), y)
+        if not math.isfinite(mean := float(loss.detach())):
+            return mean
         loss.backward()
         optimizer.step()
         if after_step:
             after_step()
-        total += float(loss.detach()) * len(y)
+        total += mean * len(y)
         seen += len(y)
-    return finite(total / max(seen, 1), subject)
+    return total / max(seen, 1)
 
 
 def finite(loss: float, subject: str) -> float:
@@ -141,6 +204,28 @@ def finite(loss: float, subject: str) -> float:
     if not np.isfinite(loss):
         raise ConfigError(f"{subject}: loss must stay finite, not become {loss}; lower learning_rate")
     return loss
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` did: the losses of every epoch, and in words why there are no more."""
+
+    history: tuple[Mapping[str, float], ...]
+    stopped: str
+
+
+@dataclass
+class _Standing:
+    """Where a training is: all that a checkpoint holds beside model, optimizer and random numbers."""
+
+    best: float
+    state: dict[str, torch.Tensor]
+    kept: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
 
 
 def fit(
@@ -154,37 +239,115 @@ def fit(
     best: float,
     subject: str,
     progress: Progress,
-) -> list[dict[str, float]]:
-    """Train ``model`` in place and leave it with the weights of the least validation loss; returns the losses.
+    patience: int | None = None,
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Train ``model`` in place and leave it with the weights of the least validation loss.
 
-    The learning rate falls from the optimizer's own to a hundredth of it along half a cosine.
+    The learning rate falls from the optimizer's own to a hundredth of it along half a cosine over ``epochs``.
 
     Args:
-        best: the validation loss that an epoch must beat to be kept.
+        best: the validation loss that an epoch must beat to be kept; a finite one says that the weights which ``model``
+            comes with are good.
         seed: seed of the order of the samples.
         subject: the stage, for error messages.
+        patience: stop after so many epochs without a better validation loss; ``None``: never.
+        checkpoint: a file that takes the state after every epoch; a call with the same arguments goes on from it and
+            ends with the same bits as a call that nothing disturbed.
+
+    Raises:
+        ConfigError: the loss became NaN or infinite, and there was no good state before.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     rates = [group["lr"] for group in optimizer.param_groups]
-    state = snapshot(model)
-    history: list[dict[str, float]] = []
-    for epoch in range(epochs):
-        factor = 0.01 + 0.99 * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    facts = {"subject": subject, "epochs": epochs, "batch": batch_size, "seed": seed, "patience": patience}
+    saved = Checkpoint(checkpoint, {**facts, "best": best, **_identity(model, data, optimizer)})
+    at = _Standing(best if math.isfinite(best) else math.inf, snapshot(model))
+    if (found := saved.load()) is not None:
+        at = _resumed(found, model, optimizer, generator)
+        progress(at.epoch, epochs, f"goes on after epoch {at.epoch}")
+    stopped = ALL_DONE
+    for epoch in range(at.epoch, epochs):
+        if patience is not None and epoch - at.kept >= patience:
+            stopped = f"no better validation loss for {patience} epochs"
+            break
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        train_loss = train_epoch(
-            model, data.train, optimizer, batch_size=batch_size, generator=generator, subject=subject
-        )
-        loss, accuracy = evaluate(model, data.validation)
-        if loss < best:
-            best, state = loss, snapshot(model)
-        history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
+            group["lr"] = rate * (0.01 + 0.99 * (1 + math.cos(math.pi * epoch / epochs)) / 2)
+        train_loss = train_epoch(model, data.train, optimizer, batch_size=batch_size, generator=generator)
+        loss, accuracy = evaluate(model, data.validation) if math.isfinite(train_loss) else (train_loss, 0.0)
+        if not math.isfinite(loss):
+            stopped = _diverged(loss, epoch + 1, at, subject)
+            break
+        if loss < at.best:
+            at.best, at.state, at.kept = loss, snapshot(model), epoch + 1
+        at.history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
+        saved.save(_state(at, model, optimizer, generator))
         progress(epoch + 1, epochs, f"validation accuracy {accuracy:.2%}")
-    model.load_state_dict(state)
+    if stopped != ALL_DONE:
+        progress(epochs, epochs, stopped)
+    model.load_state_dict(at.state)
     model.eval()
-    return history
+    return Fitted(tuple(at.history), stopped)
+
+
+def _diverged(loss: float, epoch: int, at: _Standing, subject: str) -> str:
+    """Say what is kept of a training whose loss is not finite any more.
+
+    Raises:
+        ConfigError: nothing is.
+    """
+    if at.best == math.inf:
+        finite(loss, subject)
+    kept = f"of epoch {at.kept}" if at.kept else "before the first epoch"
+    return f"the loss became {loss} in epoch {epoch}: the state {kept} is kept; lower learning_rate"
+
+
+def _state(
+    at: _Standing, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> dict[str, Any]:
+    """Return all that `_resumed` needs; the global random numbers are those of Dropout."""
+    import torch
+
+    return {
+        "progress": vars(at),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": [generator.get_state(), torch.get_rng_state()],
+    }
+
+
+def _resumed(
+    state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> _Standing:
+    import torch
+
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    order, everything = state["random"]
+    generator.set_state(order)
+    torch.set_rng_state(everything)
+    return _Standing(**state["progress"])
+
+
+def _identity(model: nn.Module, data: Data, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the kind of an optimizer and its options, and what it starts from."""
+    groups = [
+        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+    ]
+    return {"optimizer": [type(optimizer).__name__, groups], "digest": digest(model, data)}
+
+
+def digest(model: nn.Module, data: Data) -> str:
+    """Return the SHA-256 of the weights and of the samples that a training starts from."""
+    found = hashlib.sha256()
+    arrays = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    arrays |= {f"{split} {i}": getattr(data, split)[i] for split in ("train", "validation") for i in (0, 1)}
+    for name, array in arrays.items():
+        found.update(f"{name} {array.shape} {array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[float, float]:

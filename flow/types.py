@@ -144,16 +144,21 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Trained:
-    """A float network with its accuracy on the test set (``None`` without labels)."""
+    """A float network with its accuracy on the test set (``None`` without labels); ``stopped``: why it ended."""
 
     model: Any
     accuracy: float | None
     history: tuple[Mapping[str, float], ...] = ()
+    stopped: str = ""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A network of the same shape whose pruned channels are zero; ``stopped`` says why there are no more."""
+    """A network of the same shape whose pruned channels or weights are zero; ``stopped`` says why there are no more.
+
+    ``pruned``: the rows of each layer that are gone whole. ``figures_before``, ``figures_after``: parameters, MACs of one
+    sample, and the figures of the cost that a budget named, of what is not pruned.
+    """
 
     model: Any
     pruned: Mapping[str, tuple[int, ...]]
@@ -162,6 +167,8 @@ class Pruned:
     accuracy: float | None
     stopped: str
     history: tuple[Mapping[str, float], ...] = ()
+    figures_before: Mapping[str, float] = field(default_factory=dict)
+    figures_after: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,10 @@ class Simplified:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A QONNX file with the samples that prove it equal to torch (``golden_path``, an .npz)."""
+    """A QONNX file with the samples that prove it equal to torch (``golden_path``, an .npz).
+
+    ``history``, ``stopped``: the losses of the fine-tuning's epochs, and why there are no more.
+    """
 
     onnx_path: Path
     golden_path: Path
@@ -188,6 +198,8 @@ class Quantized:
     bias_bits: Mapping[str, int]
     weight_bits: Mapping[str, int]
     activation_bits: Mapping[str, int]
+    history: tuple[Mapping[str, float], ...] = ()
+    stopped: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ SMALL = {
     "name": "small",
     "model": {"source": "flow.networks:digits_cnn"},
     "train": {"epochs": 3},
-    "prune": {"pruning_ratio": 0.875, "twt": None, "pwe": 1, "epochs": 9},
+    "prune": {"pruning_ratio": 0.875, "schedule": "linear", "steps": 4, "pwe": 1, "epochs": 9},
     "quantize": {"epochs": 1},
 }
 """The digits demo with few epochs: every stage does its real work, in some 20 seconds."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, needs
 
-from flow.errors import MismatchError
+from flow.errors import ConfigError, MismatchError
 from flow.types import FixedPoint, LayerCheck
 
 PROGRAM = [sys.executable, "-m", "flow.cli"]
@@ -40,7 +40,7 @@ def as_toml(config: dict[str, object]) -> str:
 def test_help_lists_the_commands() -> None:
     done = flow("--help")
     assert done.returncode == 0
-    for command in ("run", "init", "doctor", "boards"):
+    for command in ("run", "init", "doctor", "boards", "scan"):
         assert f"  {command} " in done.stdout
 
 
@@ -142,6 +142,103 @@ def test_json_prints_the_manifest_and_nothing_else(copy: Path, tmp_path: Path) -
     done = flow("run", "flow.toml", "--out", str(copy), "--to", "train", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == json.loads((copy / "manifest.json").read_text())
     assert done.stderr == ""
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a config of a network that is not trained, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "name": "raw",
+        "model": {"source": "flow.networks:digits_cnn"},
+        "train": {"epochs": 0},
+        "prune": {"pruning_ratio": 0.5, "criterion": "magnitude", "ignored_layers": ["conv1"]},
+    }
+    (tmp_path / "flow.toml").write_text(as_toml(config))
+    return Path("flow.toml")
+
+
+def scanned(config: Path, **options: object) -> None:
+    from flow import cli
+
+    cli.scan(config, **{"out": None, "ratios": "0.5,0.25", "max_drop": 0.5, "as_json": False, **options})
+
+
+def test_scan_prints_a_table_and_what_to_put_into_the_config(
+    untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scanned(untrained)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines[2:6]] == [
+        ["layers", "width"],
+        ["all", "channels"],
+        ["conv2", "48"],
+        ["conv3", "64"],
+    ]
+    assert lines[2][2:] == ["0.25", "0.5"]
+    place = lines.index(["[prune.pruning_ratio_dict]"])
+    assert lines[place + 1 :] == [['"conv2"', "=", "0.5"], ['"conv3"', "=", "0.5"]]
+    assert ["plot:", "runs/raw/scan.svg"] in lines
+    assert Path("runs/raw/scan.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_scan_takes_the_trained_network_of_the_run(
+    untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from flow import data, network, pipeline
+    from flow.prune.scan import scan
+
+    folder = pipeline.run(untrained, last="train").path.parent
+    capsys.readouterr()
+    scanned(untrained, as_json=True, out=Path("mine.png"))
+    found = json.loads(capsys.readouterr().out)
+    assert json.loads((folder / "manifest.json").read_text())["cached"] == {"train": True}
+    samples = data.load()
+    want = scan(
+        network.load(folder / "train"),
+        torch.from_numpy(samples.train[0][:2]),
+        data=samples,
+        ratios=(0.25, 0.5),
+        criterion="magnitude",
+        ignored_layers=("conv1",),
+    )
+    assert [(row["layers"], row["ratio"], row["loss"]) for row in found["rows"]] == [
+        (list(row.layers), row.ratio, row.loss) for row in want.rows
+    ]
+    assert (found["accuracy"], found["plot"]) == (want.accuracy, "mine.png")
+    assert found["suggested"] == want.suggested(0.5)
+    assert Path("mine.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratios": "0.5;0.9"}, "scan: ratios must be numbers with commas between them, not '0.5;0.9'; write 0.25,0.5"),
+        ({"ratios": "1"}, "scan: ratios must be in [0, 1), not 1.0; 0.5 removes half of the channels"),
+        ({"max_drop": 1.5}, "scan: max_accuracy_drop must be in [0, 1), not 1.5; 0.01 allows one point"),
+        ({"out": Path("scan.pdf")}, "scan: plot must end in .svg or .png, not 'scan.pdf'; scan.svg stays sharp"),
+    ],
+)  # fmt: skip
+def test_scan_refuses_bad_input_before_all_work(
+    untrained: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        scanned(untrained, **options)
+    assert str(caught.value) == message
+    assert not Path("runs").exists()
+
+
+def test_scan_refuses_a_network_that_is_quantized_already(
+    untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow.model_source.enters_quantized", lambda _: True)
+    with pytest.raises(ConfigError) as caught:
+        scanned(untrained)
+    assert str(caught.value) == (
+        "scan: network must be a float one, not a quantized file; name the network that it was made of"
+    )
 
 
 def emulated(

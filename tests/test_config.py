@@ -1,5 +1,6 @@
 """The config: every key and value is checked, and a mistake is answered with the nearest right key."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,12 @@ def test_a_value_of_the_wrong_type_is_refused(values: dict[str, Any], message: s
     assert refused({**MODEL, **values}) == message
 
 
-def test_the_arguments_that_the_pipeline_fills_are_no_options() -> None:
-    assert refused({**MODEL, "train": {"progress": 1}}).startswith("[train]: key 'progress' is not known")
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("train", "progress"), ("train", "checkpoint"), ("prune", "cost"), ("quantize", "seed")],
+)
+def test_the_arguments_that_the_pipeline_fills_are_no_options(stage: str, key: str) -> None:
+    assert refused({**MODEL, stage: {key: 1}}).startswith(f"[{stage}]: key {key!r} is not known")
 
 
 def test_a_config_without_a_network_is_refused() -> None:
@@ -139,3 +144,40 @@ def test_an_opset_that_cannot_be_written_is_refused_before_the_long_work() -> No
         "onnx: opset must be from 9 to 23, not 99; 13 is read by most programs"
     )
     assert refused({**MODEL, "onnx": {"path": "x"}}) == "[onnx]: key 'path' is not known; known keys: opset"
+
+
+TABLES = '[model]\nsource = "a:b"\n[prune.budget]\nluts = 30000\nmacs = 1e6\n[quantize.layers.conv1]\nweight_bits = 4\n'
+
+
+def nested(x: Mapping[str, float] | None = None, y: Mapping[str, Mapping[str, int]] | None = None) -> None:
+    """Stand for a stage with tables among its options."""
+
+
+def test_tables_within_tables_are_options(tmp_path: Path) -> None:
+    (tmp_path / "flow.toml").write_text(TABLES)
+    checked = config.load(tmp_path / "flow.toml")
+    assert checked.options("prune") == {"budget": {"luts": 30000, "macs": 1e6}}
+    assert checked.options("quantize") == {"layers": {"conv1": {"weight_bits": 4}}}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"x": {"luts": "few"}}, "[train]: x must be a table of numbers, not {'luts': 'few'}"),
+        ({"x": {"luts": True}}, "[train]: x must be a table of numbers, not {'luts': True}"),
+        ({"x": 5}, "[train]: x must be a table of numbers, not 5"),
+        ({"x": {"a": {"b": 1}}}, "[train]: x must be a table of numbers, not {'a': {'b': 1}}"),
+        ({"y": {"bits": 4}}, "[train]: y must be a table of tables of integers, not {'bits': 4}"),
+        (
+            {"y": {"conv1": {"bits": 4.5}}},
+            "[train]: y must be a table of tables of integers, not {'conv1': {'bits': 4.5}}",
+        ),
+    ],
+)
+def test_a_table_with_values_of_the_wrong_type_is_refused(
+    monkeypatch: pytest.MonkeyPatch, table: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setitem(config.TABLES, "train", nested)
+    assert refused({**MODEL, "train": table}) == f"{message}; correct the config"
+    good = {"x": {"luts": 3, "macs": 1e6}, "y": {"conv1": {"bits": 4}, "conv2": {}}}
+    assert config.load({**MODEL, "train": good}).options("train") == good

@@ -38,6 +38,12 @@ def test_the_manifest_holds_what_was_measured(finished: Path) -> None:
         "versions.torch",
     ):
         assert manifest[key] is not None
+    for stage in ("train", "quantize"):
+        assert manifest[f"training.{stage}.stopped"] == "all epochs are done"
+        assert len(manifest[f"training.{stage}.history"]) == SMALL[stage]["epochs"]
+    assert manifest["pruning.stopped"] == "pruning_ratio is reached"
+    for figure in ("parameters", "macs"):
+        assert manifest[f"pruning.figures.after.{figure}"] <= manifest[f"pruning.figures.before.{figure}"]
     for stage in pipeline.NAMES:
         assert manifest[f"seconds.{stage}"] >= 0
         assert manifest[f"cached.{stage}"] is False
@@ -103,6 +109,7 @@ import json, os, signal, sys
 from flow import pipeline
 stage, out, config = sys.argv[1:]
 def listen(name, event, done, total, text):
+    print(name, text, flush=True)
     if name == stage and event == "progress":
         os.kill(os.getpid(), signal.SIGKILL)
 pipeline.run(json.loads(config), out=out, listener=listen)
@@ -113,6 +120,7 @@ def test_a_run_killed_in_every_stage_resumes_and_gives_the_same_hashes(
     finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    told = ""
     for stage in pipeline.NAMES:
         killed = subprocess.run(
             [sys.executable, "-c", KILLED, stage, str(out), json.dumps(SMALL)], capture_output=True
@@ -120,6 +128,11 @@ def test_a_run_killed_in_every_stage_resumes_and_gives_the_same_hashes(
         assert killed.returncode == -9, killed.stderr.decode()
         done = [name for name in pipeline.NAMES if (out / name).exists()]
         assert done == list(pipeline.NAMES[: pipeline.NAMES.index(stage)])
+        told += killed.stdout.decode()
+        left = [path.name.split("-")[1] for path in (out / ".store").glob(".resume-*")]
+        assert left == [name for name in ("train", "prune", "quantize") if name == stage]
+    for stage in ("train", "prune", "quantize"):
+        assert f"{stage} goes on after epoch 1\n" in told
     resumed = pipeline.run(SMALL, out=out).values
     assert [stage for stage, hit in resumed["cached"].items() if not hit] == ["synthesize"]
     assert resumed["hashes"] == manifest_of(finished)["hashes"]

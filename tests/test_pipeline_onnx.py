@@ -16,7 +16,10 @@ from flow import network, pipeline
 from flow.errors import ConfigError, UnsupportedError
 
 pytestmark = needs("g++")
-FAST = {"prune": {"pruning_ratio": 0.25, "twt": None, "pwe": 1, "epochs": 9}, "quantize": {"epochs": 0}}
+FAST = {
+    "prune": {"pruning_ratio": 0.25, "schedule": "linear", "steps": 2, "pwe": 1, "epochs": 9},
+    "quantize": {"epochs": 0},
+}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import networks
@@ -15,11 +16,10 @@ from flow import network
 from flow.channels import analyse
 from flow.errors import ConfigError, UnsupportedError
 from flow.prune import prune
-from flow.prune.criteria import CRITERIA
-from flow.prune.procedure import STEPS_WITHOUT_TWT
 from flow.simplify import simplify
 from flow.types import Data
 
+CRITERIA = ("magnitude", "magnitude-l1", "taylor", "random")
 VECTOR = torch.zeros(2, 6)
 IMAGE = torch.zeros(2, 2, 6, 6)
 QUICK = {"pwe": 1, "epochs": 18, "batch_size": 32, "learning_rate": 1e-2}
@@ -156,12 +156,16 @@ def test_a_depthwise_conv_goes_with_the_layer_before_it():
     assert result.pruned["stem"] == result.pruned["point"]
 
 
-def test_grouped_convs_stay():
-    model = nn.Sequential(
-        nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 2, 1)
+def test_the_groups_of_a_grouped_conv_lose_the_same_channels():
+    layers = [nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 2, 1)]
+    result = prune(nn.Sequential(*layers), IMAGE, pruning_ratio=0.5)
+    assert (result.channels_before, result.channels_after) == (10, 5)  # pairs count once
+    small = simplify(result.model, IMAGE, samples=8)
+    left = {name: count - len(result.pruned.get(name, ())) for name, count in widths(result.model).items()}
+    assert widths(small.model) == left
+    assert all(
+        set(rows) == {(row + 2) % 4 for row in rows} for name, rows in result.pruned.items() if name in "01"
     )
-    result = prune(model, IMAGE, pruning_ratio=0.5)
-    assert {name: len(rows) for name, rows in result.pruned.items()} == {"2": 3}
 
 
 def test_ignored_layers_stay_and_the_others_make_up_for_them():
@@ -198,20 +202,21 @@ def test_the_callers_model_and_data_are_untouched():
     model.side.weight.requires_grad_(False)
     before = networks.state(model)
     copies = [(x.copy(), y.copy()) for x, y in (data.train, data.validation, data.test)]
-    prune(model, IMAGE, data=data, pruning_ratio=0.5, twt=None, **QUICK)
+    prune(model, IMAGE, data=data, pruning_ratio=0.5, schedule="linear", **QUICK)
     networks.assert_untouched(model, before)
     for split, copy in zip((data.train, data.validation, data.test), copies, strict=True):
         assert all(np.array_equal(one, other) for one, other in zip(split, copy, strict=True))
 
 
-@pytest.mark.parametrize("twt", [None, 0.5])
-def test_the_same_seed_gives_the_same_weights(twt):
-    data = adversarial() if twt else networks.clusters(60)
+@pytest.mark.parametrize("schedule", ["linear", "pwe"])
+def test_the_same_seed_gives_the_same_weights(schedule):
+    data = adversarial() if schedule == "pwe" else networks.clusters(60)
 
     def run(seed):
         torch.manual_seed(seed + 100)  # the state outside must not matter
         options = {**QUICK, "epochs": 6}
-        return prune(networks.mlp(), VECTOR, data=data, pruning_ratio=0.5, twt=twt, seed=seed, **options)
+        options |= {"pruning_ratio": 0.5, "schedule": schedule, "twt": 0.5, "seed": seed}
+        return prune(networks.mlp(), VECTOR, data=data, **options)
 
     first, second, other = run(3), run(3), run(4)
     assert (first.pruned, first.history) == (second.pruned, second.history)
@@ -223,11 +228,12 @@ def test_the_same_seed_gives_the_same_weights(twt):
     ) or not any(first.pruned)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cubic", "one-shot"])
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_steps_without_twt_reach_the_ratio_and_pruned_channels_never_come_back(criterion):
+def test_fixed_steps_reach_the_ratio_and_pruned_channels_never_come_back(criterion, schedule):
     data = networks.clusters(60, (2, 6, 6))
     result = prune(
-        depthwise_net(), IMAGE, data=data, pruning_ratio=0.6, twt=None, criterion=criterion, **QUICK
+        depthwise_net(), IMAGE, data=data, pruning_ratio=0.6, schedule=schedule, criterion=criterion, **QUICK
     )
     assert result.channels_before == 14
     assert result.channels_after == 14 - math.floor(0.6 * 14)
@@ -235,14 +241,15 @@ def test_steps_without_twt_reach_the_ratio_and_pruned_channels_never_come_back(c
     assert left == sorted(left, reverse=True)
     assert (left[0], left[-1]) == (14, result.channels_after)
     assert [entry["step"] for entry in result.history] == list(range(len(left)))
-    assert max(b - a for a, b in zip(left[1:], left, strict=False)) <= math.ceil(8 / STEPS_WITHOUT_TWT)
+    gone = [before - after for before, after in itertools.pairwise(left)]
+    assert gone == {"linear": [1] * 8, "cubic": [2, 2, 2, 1, 1], "one-shot": [8]}[schedule]
     assert zero_rows(result.model) == result.pruned
     assert result.pruned["stem"] == result.pruned["point"]
     assert not result.model.training
 
 
 @pytest.mark.parametrize("twt", [0.0, 0.05, 0.5, 5.0])
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", ["magnitude", "magnitude-l1", "taylor"])
 def test_a_step_holds_the_bound_of_twt(criterion, twt):
     """Wrong training labels make the epoch worse, so that the step starts from the given weights."""
     data = adversarial()
@@ -260,7 +267,7 @@ def test_channels_whose_gradient_never_dies_stay_pruned():
     """Tanh passes a gradient at zero, where ReLU would hide a missing mask."""
     model = networks.mlp()
     model.relu1, model.relu2 = nn.Tanh(), nn.Tanh()
-    result = prune(model, VECTOR, data=networks.clusters(), pruning_ratio=0.5, twt=None, **QUICK)
+    result = prune(model, VECTOR, data=networks.clusters(), pruning_ratio=0.5, schedule="linear", **QUICK)
     assert result.channels_after == 8
     assert zero_rows(result.model) == result.pruned
 
@@ -339,7 +346,7 @@ def test_progress_is_called_after_every_epoch():
 def test_a_frozen_layer_can_be_pruned():
     model = networks.mlp()
     model.fc1.requires_grad_(False)
-    result = prune(model, VECTOR, data=networks.clusters(), pruning_ratio=0.5, twt=None, **QUICK)
+    result = prune(model, VECTOR, data=networks.clusters(), pruning_ratio=0.5, schedule="linear", **QUICK)
     assert result.channels_after == 8
     kept = [row for row in range(8) if row not in result.pruned.get("fc1", ())]
     assert torch.equal(result.model.get_submodule("fc1").weight[kept], model.fc1.weight[kept])
@@ -356,8 +363,8 @@ def test_a_ratio_outside_of_zero_to_one_is_rejected(ratio):
 
 
 def test_an_unknown_criterion_is_rejected():
-    assert refusal(pruning_ratio=0.5, criterion="random") == (
-        "prune: criterion must be one of magnitude, taylor, not 'random'"
+    assert refusal(pruning_ratio=0.5, criterion="chance") == (
+        "prune: criterion must be one of magnitude, magnitude-l1, bn-scale, taylor, random, not 'chance'"
     )
 
 
@@ -372,7 +379,9 @@ def test_a_negative_tolerance_is_rejected(twt):
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"twt": None}, {"twt": None, "data": networks.clusters()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"schedule": "linear"}, {"schedule": "cubic", "data": networks.clusters()}]
+)
 def test_no_ratio_is_rejected_without_data_or_without_twt(options):
     assert refusal(**options) == (
         "prune: pruning_ratio must be given where there is no data or no twt, not left out; try 0.5"
@@ -431,11 +440,24 @@ def test_a_network_that_is_frozen_is_rejected():
     )
 
 
-def test_training_that_diverges_is_rejected():
-    options = {"twt": None, "data": networks.clusters(), **QUICK, "learning_rate": 1e30}
-    assert refusal(pruning_ratio=0.5, **options) in {
-        f"prune: loss must stay finite, not become {loss}; lower learning_rate" for loss in ("nan", "inf")
+def test_training_that_diverges_stops_with_the_last_good_state():
+    options = {"data": networks.clusters(), **QUICK, "learning_rate": 1e30}
+    model = networks.mlp()
+    result = prune(model, VECTOR, pruning_ratio=0.5, schedule="linear", **options)
+    assert result.stopped in {
+        f"the loss became {loss} in epoch 1: the state of epoch 0 is kept; lower learning_rate"
+        for loss in ("nan", "inf")
     }
+    assert networks.difference(model, result.model, 9, 6) == 0
+
+
+def test_a_network_whose_loss_is_never_finite_is_rejected():
+    model = networks.mlp()
+    with torch.no_grad():
+        model.fc3.weight[0] = 3e38
+    assert refusal(model, pruning_ratio=0.5, data=networks.clusters()) == (
+        "prune: loss must stay finite, not become nan; lower learning_rate"
+    )
 
 
 def test_a_network_that_cannot_be_traced_is_rejected():

@@ -8,6 +8,8 @@ import torch
 from networks import Forward, analysed, lively
 from torch import fx, nn
 
+from flow import network
+from flow.channels import analyse
 from flow.prune.masks import Masks
 from flow.training import train_epoch
 
@@ -29,7 +31,7 @@ def tensors(graph: fx.GraphModule, x: torch.Tensor) -> dict[str, torch.Tensor]:
 def masked(model: nn.Module, layer: str, rows: list[int], *shape: int):
     graph, channels = analysed(model, *shape)
     masks = Masks(graph, channels)
-    masks.add(int(label) for label in channels.labels[layer][rows])
+    masks.set(int(label) for label in channels.labels[layer][rows])
     return graph.eval(), channels, masks
 
 
@@ -160,22 +162,39 @@ def test_masks_outlive_training_with_momentum(optimizer):
     options = {"batch_size": 16, "generator": generator}
     train_epoch(graph, data.train, steps, **options)  # momentum for what is pruned next
     masks = Masks(graph, channels)
-    masks.add(channels.labels["conv1"][[0, 3]].tolist())
-    masks.add(channels.labels["hidden"][[5]].tolist())
-    train_epoch(graph, data.train, steps, **options, after_step=masks.apply)
-    assert masks.pruned == {*channels.labels["conv1"][[0, 3]], channels.labels["hidden"][5]}
+    masks.set([*channels.labels["conv1"][[0, 3]], *channels.labels["hidden"][[5]]])
+    steps.register_step_post_hook(lambda *_: masks.apply())
+    train_epoch(graph, data.train, steps, **options)
     found = tensors(graph.eval(), torch.from_numpy(data.test[0]))
     assert not found["relu1"][:, [0, 3]].any()
     assert not found["hidden"][:, 5].any()
     assert graph.get_submodule("conv1").weight[[1, 2, 4, 5]].flatten(1).any(1).all()
 
 
-def test_labels_once_pruned_stay_when_others_are_added():
+def test_other_labels_take_the_place_of_those_before():
     graph, channels, masks = masked(networks.mlp(), "fc1", [0], 2, 6)
-    first = masks.pruned
-    masks.add([int(channels.labels["fc2"][1])])
-    masks.add([])
-    assert first < masks.pruned
-    nn.init.ones_(graph.get_submodule("fc1").weight)
+    masks.set([int(channels.labels["fc2"][1])])
+    for layer in ("fc1", "fc2"):
+        nn.init.ones_(graph.get_submodule(layer).weight)
     masks.apply()
-    assert graph.get_submodule("fc1").weight.any(1).tolist() == [False] + [True] * 7
+    assert graph.get_submodule("fc1").weight.all()
+    assert graph.get_submodule("fc2").weight.any(1).tolist() == [True, False] + [True] * 6
+
+
+def test_masks_follow_a_network_into_another_memory_format():
+    graph, _, masks = masked(networks.cnn(), "conv1", [1], 2, 1, 6, 6)
+    graph.to(memory_format=torch.channels_last)  # moves every tensor elsewhere
+    nn.init.ones_(graph.get_submodule("conv1").weight)
+    masks.apply()
+    assert graph.get_submodule("conv1").weight.flatten(1).any(1).tolist() == [True, False] + [True] * 4
+
+
+def test_rows_of_a_grouped_conv_and_of_a_grouped_transposed_conv_are_found():
+    layers = [nn.Conv2d(2, 4, 1), nn.Conv2d(4, 6, 1, groups=2), nn.ConvTranspose2d(6, 4, 2, groups=2)]
+    graph = network.trace(nn.Sequential(*layers, nn.Conv2d(4, 2, 1)), torch.zeros(1, 2, 4, 4))
+    channels = analyse(graph, network.shapes(graph, torch.zeros(1, 2, 4, 4)), couple_groups=True)
+    masks = Masks(graph, channels)
+    masks.set([int(channels.labels["_1"][2]), int(channels.labels["_2"][1])])
+    found = tensors(graph.eval(), torch.randn(1, 2, 4, 4))
+    assert found["_1"].flatten(2).any(2).tolist() == [[True, True, False, True, True, False]]
+    assert found["_2"].flatten(2).any(2).tolist() == [[True, False, True, False]]

@@ -215,3 +215,36 @@ def test_hashes_cover_every_file_but_the_record(tmp_path: Path) -> None:
 def test_a_disk_with_room_is_not_full(tmp_path: Path) -> None:
     assert not disk_is_full(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def checkpoints(store: Store) -> list[str]:
+    return sorted(path.name for path in store.root.glob(".resume-*"))
+
+
+def test_a_checkpoint_outlives_a_kill_and_what_was_half_written_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, parts = Store(tmp_path), []
+    file = store.checkpoint("train", KEY)
+    write_atomically(file, "state")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda part, _: parts.append(part))
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        write_atomically(file, "half")  # as if it were killed before the rename
+    half = Path(parts[0])
+    assert half.read_text() == "half"
+    with Store(tmp_path).locked():
+        assert file.read_text() == "state"
+        assert not half.exists()
+    assert store.checkpoint("train", KEY) == file != store.checkpoint("train", "f" * 20)
+
+
+def test_checkpoints_outlive_a_stage_that_fails_and_other_stages(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for stage, key in (("train", KEY), ("train", "f" * 20), ("prune", KEY)):
+        store.checkpoint(stage, key).write_text("state")
+    with pytest.raises(RuntimeError, match="died"), store.building("train"):
+        raise RuntimeError("died")
+    assert len(checkpoints(store)) == 3
+    build(store, "train", KEY, "good")
+    assert checkpoints(store) == [f".resume-prune-{KEY[:16]}.pt"]

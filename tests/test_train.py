@@ -54,10 +54,16 @@ def test_the_best_epoch_is_kept():
 def test_no_epochs_only_measure():
     model, data = networks.mlp(), networks.clusters()
     result = train(model, data, epochs=0)
-    assert result.history == ()
+    assert (result.history, result.stopped) == ((), "no epochs were asked for")
     assert result.accuracy == training.evaluate(model, data.test)[1]
     for name, value in model.state_dict().items():
         assert torch.equal(value, result.model.state_dict()[name])
+
+
+def test_a_network_without_weights_can_be_measured():
+    result = train(nn.Sequential(nn.Linear(6, 3)).requires_grad_(False), networks.clusters(), epochs=0)
+    assert result.accuracy is not None
+    assert train(nn.Sequential(nn.ReLU()), networks.clusters(classes=3), epochs=0).accuracy is not None
 
 
 def test_a_frozen_network_can_be_measured_but_not_trained():
@@ -96,6 +102,12 @@ def test_progress_is_called_after_every_epoch():
         ({"batch_size": 1}, "train: batch_size must be at least 2, not 1; 64 is usual"),
         ({"learning_rate": -1.0}, "train: learning_rate must be above 0, not -1.0; 0.001 is usual"),
         ({"weight_decay": -1.0}, "train: weight_decay must be at least 0, not -1.0; 0.0001 is usual"),
+        ({"patience": 0}, "train: patience must be at least 1, not 0; leave it out to train all epochs"),
+        (
+            {"optimizer": "adam"},
+            "optimizer: name must be one of adamw, sgd, not 'adam'; did you mean 'adamw'?",
+        ),
+        ({"momentum": 2.0, "epochs": 0}, "optimizer: momentum must be in [0, 1), not 2.0; 0.9 is usual"),
     ],
 )
 def test_options_out_of_range_are_rejected(options, message):
@@ -126,6 +138,64 @@ def test_training_that_diverges_is_rejected():
     assert refusal(networks.mlp(), networks.clusters(), learning_rate=1e30) in {
         f"train: loss must stay finite, not become {loss}; lower learning_rate" for loss in ("nan", "inf")
     }
+
+
+def test_training_that_diverges_late_keeps_the_last_good_state():
+    """A decay of 60 at a rate of 0.1 turns each weight into -5 times itself in every step, until they overflow."""
+    model, data = networks.mlp(), networks.clusters()
+    options = {"optimizer": "sgd", "epochs": 50, "batch_size": 16, "learning_rate": 0.1, "weight_decay": 60.0}
+    result = train(model, data, **options)
+    losses = [entry["validation_loss"] for entry in result.history]
+    best = losses.index(min(losses)) + 1
+    assert 1 <= len(losses) < 50
+    assert result.stopped in {
+        f"the loss became {loss} in epoch {len(losses) + 1}: the state of epoch {best} is kept; lower learning_rate"
+        for loss in ("nan", "inf")
+    }
+    assert training.evaluate(result.model, data.validation)[0] == min(losses)
+    assert result.accuracy == training.evaluate(result.model, data.test)[1]
+
+
+def test_patience_stops_early_and_says_so():
+    data = networks.clusters()
+    wrong = Data("wrong", (data.train[0], (data.train[1] + 1) % 3), data.validation, data.test)
+    result = train(networks.mlp(), wrong, **{**QUICK, "epochs": 20}, patience=2)
+    assert len(result.history) == 3
+    assert result.stopped == "no better validation loss for 2 epochs"
+    assert train(networks.mlp(), wrong, **QUICK).stopped == "all epochs are done"
+
+
+def test_momentum_is_that_of_sgd():
+    def weights(**options):
+        return train(
+            networks.mlp(), networks.clusters(), **QUICK, optimizer="sgd", **options
+        ).model.fc1.weight
+
+    assert torch.equal(weights(momentum=0.9), weights(momentum=0.9))
+    assert not torch.equal(weights(momentum=0.9), weights())
+
+
+def test_a_killed_training_goes_on_to_the_same_network(tmp_path):
+    def stop(done, total, text):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    model, data = nn.Sequential(*networks.mlp(), nn.Dropout(0.5)), networks.clusters()
+    whole = train(model, data, **QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, data, **QUICK, checkpoint=tmp_path / "train.pt", progress=stop)
+    texts = []
+    resumed = train(
+        model, data, **QUICK, checkpoint=tmp_path / "train.pt", progress=lambda *call: texts.append(call[2])
+    )
+    assert texts[0] == "goes on after epoch 3" and len(texts) == 2
+    assert (resumed.history, resumed.accuracy, resumed.stopped) == (
+        whole.history,
+        whole.accuracy,
+        whole.stopped,
+    )
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
 
 
 def test_weights_that_are_not_finite_are_rejected():

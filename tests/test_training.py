@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import networks
 import numpy as np
@@ -81,9 +82,28 @@ def test_something_can_be_done_after_every_step():
 
 
 @pytest.mark.parametrize("subject", ["train", "prune"])
-def test_a_loss_that_is_not_finite_is_rejected(subject):
-    assert refusal(epoch, networks.mlp(), networks.clusters().train, rate=1e30, subject=subject) == (
-        f"{subject}: loss must stay finite, not become nan; lower learning_rate"
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_is_rejected(subject, loss):
+    assert refusal(training.finite, loss, subject) == (
+        f"{subject}: loss must stay finite, not become {loss}; lower learning_rate"
+    )
+    assert training.finite(0.5, subject) == 0.5
+
+
+def test_an_epoch_ends_at_the_first_loss_that_is_not_finite():
+    model = networks.mlp()
+    calls = []
+    loss = epoch(
+        model, networks.clusters(160).train, rate=1e30, batch_size=16, after_step=lambda: calls.append(1)
+    )
+    assert not np.isfinite(loss)
+    assert 1 <= len(calls) < 10
+
+
+def test_one_sample_is_nothing_to_learn_from():
+    split = networks.clusters(3).train
+    assert refusal(epoch, networks.mlp(), (split[0][:1], split[1][:1])) == (
+        "data: train must hold at least 2 samples to learn from, not 1; add samples"
     )
 
 
@@ -138,6 +158,7 @@ def test_the_seed_decides_on_every_random_number():
         ({"learning_rate": 0.0}, "quantize: learning_rate must be above 0, not 0.0; 0.001 is usual"),
         ({"learning_rate": float("nan")}, "quantize: learning_rate must be above 0, not nan; 0.001 is usual"),
         ({"weight_decay": -1}, "quantize: weight_decay must be at least 0, not -1; 0.0001 is usual"),
+        ({"patience": 0}, "quantize: patience must be at least 1, not 0; leave it out to train all epochs"),
     ],
 )
 def test_options_that_no_training_can_use_are_rejected(options, message):
@@ -190,3 +211,223 @@ def test_a_network_with_one_trainable_layer_may_train():
     )
     model.fc3.bias.requires_grad_(True)
     training.check_trainable(model)
+
+
+class Fit:
+    """One network and its training, so that a test can say what it changes."""
+
+    def __init__(self, seed: int = 0, **options):
+        torch.manual_seed(seed)
+        self.model = nn.Sequential(
+            nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3)
+        )
+        self.data = options.pop("data", networks.clusters())
+        self.options = {
+            **{"epochs": 6, "batch_size": 16, "seed": seed, "best": float("inf"), "subject": "train"},
+            "progress": lambda *_: None,
+            **options,
+        }
+
+    def run(self, rate: float = 0.02, name: str = "adamw", momentum: float = 0.0, **options):
+        made = training.optimizer(name, self.model.parameters(), rate, momentum, 1e-4)
+        return training.fit(self.model, self.data, made, **{**self.options, **options})
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_after(epoch):
+    def progress(done, total, text):
+        if done == epoch and not text.startswith("goes on"):
+            raise KilledError
+
+    return progress
+
+
+@pytest.mark.parametrize("optimizer", [{"name": "adamw"}, {"name": "sgd", "momentum": 0.9}])
+def test_a_fit_that_was_interrupted_anywhere_goes_on_to_the_same_bits(tmp_path, optimizer):
+    file = tmp_path / "fit.pt"
+    whole = Fit()
+    expected = whole.run(**optimizer)
+    for epoch in (1, 3, 6):
+        with pytest.raises(KilledError):
+            Fit().run(**optimizer, checkpoint=file, progress=kill_after(epoch))
+        torch.rand(5)  # another process has other random numbers
+    calls = []
+    resumed = Fit()
+    torch.rand(3)
+    got = resumed.run(**optimizer, checkpoint=file, progress=lambda *call: calls.append(call))
+    assert calls == [(6, 6, "goes on after epoch 6")]
+    assert got == expected and got.stopped == "all epochs are done"
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_fit_goes_on_after_the_epoch_that_was_saved_last(tmp_path):
+    file = tmp_path / "fit.pt"
+    with pytest.raises(KilledError):
+        Fit().run(checkpoint=file, progress=kill_after(2))
+    calls = []
+    Fit().run(checkpoint=file, progress=lambda *call: calls.append(call))
+    assert [call[0] for call in calls] == [2, 3, 4, 5, 6]
+    assert calls[0][2] == "goes on after epoch 2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 7},
+        {"batch_size": 8},
+        {"seed": 1},
+        {"patience": 9},
+        {"best": 3.0},
+        {"rate": 0.03},
+        {"name": "sgd"},
+    ],
+)
+def test_a_fit_with_other_options_starts_anew(tmp_path, change):
+    file = tmp_path / "fit.pt"
+    with pytest.raises(KilledError):
+        Fit().run(checkpoint=file, progress=kill_after(1))
+    calls = []
+    Fit().run(checkpoint=file, progress=lambda *call: calls.append(call), **change)
+    assert calls[0][0] == 1 and calls[0][2].startswith("validation accuracy")
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "weights"])
+def test_a_fit_of_other_samples_or_weights_starts_anew(tmp_path, part):
+    file = tmp_path / "fit.pt"
+    with pytest.raises(KilledError):
+        Fit().run(checkpoint=file, progress=kill_after(1))
+    other = Fit()
+    if part == "weights":
+        other.model[0].weight.data[0, 0] += 1e-6
+    else:
+        getattr(other.data, part)[0][0, 0] += 1e-3
+    calls = []
+    other.run(checkpoint=file, progress=lambda *call: calls.append(call))
+    assert calls[0][2].startswith("validation accuracy")
+
+
+def wrong_labels():
+    """Return data whose training labels are wrong: each epoch is worse than the one before it."""
+    data = networks.clusters()
+    return dataclasses.replace(data, train=(data.train[0], (data.train[1] + 1) % 3))
+
+
+@pytest.mark.parametrize("patience", [1, 2, 4])
+def test_patience_ends_a_training_that_gets_no_better(patience):
+    fit = Fit(data=wrong_labels())
+    calls = []
+    found = fit.run(epochs=20, patience=patience, progress=lambda *call: calls.append(call))
+    losses = [entry["validation_loss"] for entry in found.history]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + patience < 20
+    assert found.stopped == f"no better validation loss for {patience} epochs"
+    assert calls[-1] == (20, 20, found.stopped)
+    assert training.evaluate(fit.model, fit.data.validation)[0] == losses[best]
+
+
+def test_patience_does_not_end_a_training_that_gets_better():
+    found, patient = Fit().run(), Fit().run(patience=5)
+    assert found == patient
+
+
+def test_an_interrupted_fit_keeps_its_patience(tmp_path):
+    expected = Fit(data=wrong_labels()).run(epochs=20, patience=3)
+    for epoch in range(1, len(expected.history) + 1):
+        with pytest.raises(KilledError):
+            Fit(data=wrong_labels()).run(
+                epochs=20, patience=3, checkpoint=tmp_path / "fit.pt", progress=kill_after(epoch)
+            )
+    assert Fit(data=wrong_labels()).run(epochs=20, patience=3, checkpoint=tmp_path / "fit.pt") == expected
+
+
+class Breaking(nn.Module):
+    """A network whose outputs become NaN in the training of one epoch, as after a step that was too long."""
+
+    def __init__(self, epoch: int, batches: int) -> None:
+        super().__init__()
+        self.fc, self.left = nn.Linear(6, 3), (epoch - 1) * batches
+
+    def forward(self, x):
+        y = self.fc(x)
+        if self.training:
+            self.left -= 1
+            y = y * float("nan") if self.left < 0 else y
+        return y
+
+
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_loss_that_becomes_nan_leaves_the_best_epoch_before(epoch):
+    fit, twin = Fit(), Fit()
+    torch.manual_seed(0)
+    fit.model = Breaking(epoch, batches=len(fit.data.train[1]) // 16 + 1)
+    twin.model = copy.deepcopy(fit.model.fc)
+    found = fit.run()
+    states = []
+    twin.run(progress=lambda done, *_: states.append(training.snapshot(twin.model)))
+    losses = [entry["validation_loss"] for entry in found.history]
+    assert len(losses) == epoch - 1
+    best = losses.index(min(losses))
+    assert found.stopped == (
+        f"the loss became nan in epoch {epoch}: the state of epoch {best + 1} is kept; lower learning_rate"
+    )
+    assert torch.equal(fit.model.fc.weight, states[best]["weight"])
+    assert not fit.model.training
+
+
+def test_a_start_that_was_measured_is_kept_where_the_first_epoch_is_nan():
+    fit = Fit()
+    fit.model = Breaking(1, batches=1)
+    before = training.snapshot(fit.model)
+    found = fit.run(best=training.evaluate(fit.model, fit.data.validation)[0])
+    assert found == training.Fitted(
+        (), "the loss became nan in epoch 1: the state before the first epoch is kept; lower learning_rate"
+    )
+    assert all(torch.equal(value, fit.model.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("best", [float("inf"), float("nan")])
+def test_a_loss_that_was_never_finite_is_rejected(best):
+    fit = Fit()
+    fit.model = Breaking(1, batches=1)
+    assert refusal(fit.run, best=best) == "train: loss must stay finite, not become nan; lower learning_rate"
+
+
+def test_a_validation_loss_that_is_not_finite_counts_as_well():
+    fit = Fit()
+    fit.data.validation[0][0, 0] = np.inf
+    assert refusal(fit.run) == "train: loss must stay finite, not become nan; lower learning_rate"
+
+
+def test_the_optimizers_are_those_of_torch():
+    weights = [nn.Parameter(torch.ones(2))]
+    sgd = training.optimizer("sgd", weights, 0.1, 0.9, 1e-3)
+    adamw = training.optimizer("adamw", iter(weights), 0.2, 0.0, 1e-2)
+    assert type(sgd) is torch.optim.SGD and type(adamw) is torch.optim.AdamW
+    assert [sgd.defaults[key] for key in ("lr", "momentum", "weight_decay")] == [0.1, 0.9, 1e-3]
+    assert [adamw.defaults[key] for key in ("lr", "weight_decay")] == [0.2, 1e-2]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "momentum", "message"),
+    [
+        ("adam", 1, 0.0, "optimizer: name must be one of adamw, sgd, not 'adam'; did you mean 'adamw'?"),
+        ("lion", 1, 0.0, "optimizer: name must be one of adamw, sgd, not 'lion'; adamw suits most networks"),
+        ("sgd", 1, 1.0, "optimizer: momentum must be in [0, 1), not 1.0; 0.9 is usual"),
+        ("sgd", 1, -0.1, "optimizer: momentum must be in [0, 1), not -0.1; 0.9 is usual"),
+        ("sgd", 1, float("nan"), "optimizer: momentum must be in [0, 1), not nan; 0.9 is usual"),
+        ("adamw", 1, 0.9, "optimizer: momentum must be 0 with adamw, not 0.9; leave it out, or choose sgd"),
+        (
+            "sgd",
+            0,
+            0.9,
+            "optimizer: parameters must be at least one, not none; give it those of a network with weights",
+        ),
+    ],
+)
+def test_an_optimizer_that_cannot_work_is_rejected(name, count, momentum, message):
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(count)]
+    assert refusal(training.optimizer, name, weights, 0.1, momentum, 0.0) == message

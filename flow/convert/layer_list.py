@@ -11,10 +11,11 @@ import numpy as np
 from flow.convert.accumulators import accumulator, range_of
 from flow.errors import UnsupportedError
 from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Reshape, Tensor
+from flow.folding import MAX_UNROLL, hls4ml_streams
 from flow.names import identifier
 from flow.types import FixedPoint
 
-LIMIT = 4096
+LIMIT = MAX_UNROLL
 """Elements that Vivado and Vitis HLS partition an array into, or unroll a loop to."""
 MAX_COPIES = 7
 """hls4ml copies a stream at most so many times."""
@@ -140,17 +141,13 @@ def _check_reshaped_outputs(graph: FixedGraph) -> None:
 def hls4ml_has(node: Conv, io_type: str) -> bool:
     """Tell whether hls4ml's own kernel computes a conv.
 
-    Its streams pass over the rows' stride of a flat kernel, and keep all weights of a 1 x 1 conv in registers; in
-    io_parallel it takes a 1-D conv of kernel 1 with one result for a dense layer.
+    In io_parallel it takes a 1-D conv of kernel 1 with one result for a dense layer.
     """
     kernel = node.weight.shape[1:-1]
-    if node.groups != 1 or set(node.dilations) != {1}:
-        return False
-    if io_type == "io_parallel":
-        return not (kernel == (1,) and node.output.shape[0] == 1)
-    if set(kernel) == {1}:
-        return node.weight.size <= LIMIT
-    return not (len(kernel) == 2 and kernel[0] == 1 and node.strides[0] > 1)
+    if io_type == "io_stream":
+        return hls4ml_streams(kernel, node.strides, node.dilations, node.groups, node.weight.size)
+    plain = node.groups == 1 and set(node.dilations) == {1}
+    return plain and not (kernel == (1,) and node.output.shape[0] == 1)
 
 
 def _input(tensor: Tensor) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from flow.fixed.graph import (
     Table,
     Tensor,
 )
+from flow.folding import hls4ml_streams
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ def _(node: Conv, source: Tensor) -> Work:
         digits=digits,
         wide=wide,
         grouped=node.groups > 1,
-        own_kernel=node.groups > 1 or set(node.dilations) != {1},
+        own_kernel=not hls4ml_streams(
+            node.weight.shape[1:-1], node.strides, node.dilations, node.groups, node.weight.size
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy as np
 from flow.errors import UnsupportedError
 from flow.estimate.graph import Step, mark, window
 from flow.estimate.work import PRODUCTS, Work, constant_digits
+from flow.folding import hls4ml_streams
+from flow.fuse import fuse_batchnorm
 from flow.names import identifier
-from flow.network import TRANSPOSED, WEIGHTED, Example, kind, output_nodes, shapes
+from flow.network import NORMS, TRANSPOSED, WEIGHTED, Example, kind, output_nodes, shapes
 
 if TYPE_CHECKING:
     from torch import fx
@@ -31,34 +33,52 @@ _FREE = (
 )
 """Layers that vanish, or that the quantizer behind the layer before them does as well."""
 _POOLS = ("MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d")
+_WIDTH_STAYS = ("MaxPool1d", "MaxPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Upsample")
 _GLOBAL = ("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d")
 _TABLES = ("Sigmoid", "Tanh", "ELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Hardswish", "Hardsigmoid")
 
 
 @dataclass(frozen=True)
 class Bits:
-    """The widths that a float network will get."""
+    """The widths that a float network will get; ``layers``: (weight, activation) bits of single layers, by name.
+
+    A layer's activation bits are those of the quantizer behind it. Joins go by their node's name.
+    """
 
     weight: int
     activation: int
     input: int
+    layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def of(self, name: str) -> tuple[int, int]:
+        """Return the weight and activation bits of one layer."""
+        return self.layers.get(name, (self.weight, self.activation))
 
 
-def network_work(graph: fx.GraphModule, example: Example, bits: Bits) -> tuple[Work, ...]:
+def network_work(
+    graph: fx.GraphModule,
+    example: Example,
+    bits: Bits,
+    *,
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[Work, ...]:
     """Return the work of a network's layers at assumed widths.
 
     Each layer with weights gets a quantizer behind it, as the stage quantize puts one there. The weights are taken
-    as they are, so that a zero costs nothing where a layer is not folded.
+    as they are, so that a zero costs nothing where a layer is not folded; a BatchNorm is fused before.
 
     Args:
         graph: a graph of `flow.network.trace`, channels first.
         example: one input tensor, or a tuple of them, with a batch dimension.
         bits: the widths.
+        sizes: the shapes of all tensors, where they are known; they take most of the time.
 
     Raises:
         UnsupportedError: a layer that convert has not.
     """
-    sizes = shapes(graph, example)
+    sizes = shapes(graph, example) if sizes is None else sizes
+    if any(kind(module) in NORMS for module in graph.modules()):
+        graph = fuse_batchnorm(graph)
     widths: dict[str, int] = {}
     forms: dict[str, tuple[int, ...]] = {}
     steps: list[Step] = []
@@ -78,11 +98,20 @@ def network_work(graph: fx.GraphModule, example: Example, bits: Bits) -> tuple[W
             steps.append(Step(None, sources, node.name))
             continue
         work = replace(work, scans=max(work.scans, math.prod(form[1:])), channels=form[0])
-        widths[node.name] = bits.activation
+        widths[node.name] = _width(graph, node, work.input_bits, bits)
         steps.append(Step(work, sources, node.name))
         if work.kind == PRODUCTS and node.name not in last:
-            steps.append(Step(_quantizer(work, bits.activation), (node.name,), node.name))
+            steps.append(Step(_quantizer(work, widths[node.name]), (node.name,), node.name))
     return mark(steps, inputs, last)
+
+
+def _width(graph: fx.GraphModule, node: fx.Node, input_bits: int, bits: Bits) -> int:
+    """Return the bits of what a node hands on, quantized."""
+    if node.op != "call_module":
+        return bits.of(node.name)[1]
+    name = str(node.target)
+    stays = kind(graph.get_submodule(name)) in _WIDTH_STAYS and name not in bits.layers
+    return input_bits if stays else bits.of(name)[1]
 
 
 def _quantizer(work: Work, output_bits: int) -> Work:
@@ -108,9 +137,8 @@ def _work(
     bits: Bits,
 ) -> Work | None:
     _, channels, *extent = sizes[node.name]
-    made = Work(
-        node.name, "move", 1, channels, input_bits, bits.activation, positions=math.prod(extent), scans=1
-    )
+    output_bits = _width(graph, node, input_bits, bits)
+    made = Work(node.name, "move", 1, channels, input_bits, output_bits, positions=math.prod(extent), scans=1)
     if node.op != "call_module":
         name = getattr(node.target, "__name__", str(node.target))
         return replace(made, kind={"add": "add", "mul": "scale"}.get(name, "move"), weight_bits=input_bits)
@@ -118,34 +146,40 @@ def _work(
     what, made = kind(module), replace(made, name=identifier(str(node.target)))
     if what in TRANSPOSED:
         raise UnsupportedError(
-            f"fit: layer {node.target!r} ({what}) is not supported; take an upsampling and a conv in its place"
+            f"estimate: layer {node.target!r} ({what}) is not supported; take an upsampling and a conv in its place"
         )
     if what in _FREE:
         return None
     if what in WEIGHTED:
-        return _product(made, module, sizes[source], input_bits, bits)
+        return _product(made, module, sizes[source], input_bits, bits.of(str(node.target))[0])
     if what in _POOLS or what in _GLOBAL:
         return _pool(made, module, sizes[source], what in _GLOBAL)
     if what in _TABLES:
         return replace(made, kind="table", entries=2**input_bits)
     if "Softmax" in what:
         return replace(made, kind="softmax")
-    return replace(made, kind="scale" if "ReLU" in what else "move", weight_bits=bits.weight)
+    return replace(made, kind="scale" if "ReLU" in what else "move", weight_bits=bits.of(str(node.target))[0])
 
 
-def _product(made: Work, module: Any, shape: tuple[int, ...], input_bits: int, bits: Bits) -> Work:
-    weight = module.weight.detach().cpu().numpy().astype(np.float64)
-    inputs = math.prod(weight.shape[1:])
+def _integers(weight: np.ndarray, bits: int) -> np.ndarray:
+    """Return weights as integers, with one power-of-two scale: signs at 1 bit, which has no zero."""
+    if bits == 1:
+        return np.ones_like(weight)
     largest = float(np.abs(weight).max(initial=0.0)) or 1.0
-    step = 2.0 ** (math.ceil(math.log2(largest)) - (bits.weight - 1))
-    limit = 2 ** (bits.weight - 1)
-    digits, wide = constant_digits(np.clip(np.rint(weight / step), -limit, limit - 1), input_bits)
-    output_bits = input_bits + bits.weight + math.ceil(math.log2(max(2, inputs)))
+    limit = 2.0 ** (bits - 1)
+    return np.clip(np.rint(weight * (limit / 2.0 ** math.ceil(math.log2(largest)))), -limit, limit - 1)
+
+
+def _product(made: Work, module: Any, shape: tuple[int, ...], input_bits: int, weight_bits: int) -> Work:
+    weight = module.weight.detach().cpu().numpy()
+    inputs = math.prod(weight.shape[1:])
+    digits, wide = constant_digits(_integers(weight, weight_bits), input_bits)
+    output_bits = input_bits + weight_bits + math.ceil(math.log2(max(2, inputs)))
     made = replace(
         made,
         kind=PRODUCTS,
         inputs=inputs,
-        weight_bits=bits.weight,
+        weight_bits=weight_bits,
         output_bits=output_bits,
         digits=digits,
         wide=wide,
@@ -153,11 +187,21 @@ def _product(made: Work, module: Any, shape: tuple[int, ...], input_bits: int, b
     )
     if not hasattr(module, "kernel_size"):
         return made
-    pads = [(pad, pad) for pad in module.padding]
+    pads = [(pad, pad) for pad in _padding(module)]
     rows = [(size - 1) * step for size, step in zip(module.kernel_size, module.dilation, strict=True)]
     scans, line_bits = window((*shape[2:], shape[1]), input_bits, pads, rows)
-    own = made.grouped or set(module.dilation) != {1}
+    own = not hls4ml_streams(
+        module.kernel_size, module.stride, module.dilation, module.groups, module.weight.numel()
+    )
     return replace(made, window=True, own_kernel=own, scans=scans, line_bits=line_bits)
+
+
+def _padding(module: Any) -> tuple[int, ...]:
+    """Return a conv's padding before and behind each spatial dimension; 'same' is not always even."""
+    if not isinstance(module.padding, str):
+        return tuple(module.padding)
+    reach = [d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    return tuple(reach) if module.padding == "same" else (0,) * len(reach)
 
 
 def _pool(made: Work, module: Any, shape: tuple[int, ...], whole: bool) -> Work:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flow.folding import Fold
+from flow.folding import MAX_UNROLL, Fold
 
 PRODUCTS = "product"
-MAX_UNROLL = 4096
-"""Vivado HLS unrolls and partitions no more than this."""
 _DSP_ABOVE_BIT_PRODUCTS = 80
 """A multiplier takes a DSP slice where the product of its widths is larger: 16 x 6 does, 16 x 5 and 7 x 7 do not."""
 _WIDE_DIGITS = 3
+_FEW_SIZES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,16 @@ class Work:
         return tuple(factor for factor in fold.legal if self.multipliers(factor) <= MAX_UNROLL)
 
 
+def _counted(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each size above 0 once, and how often it is there."""
+    if sizes.max(initial=0) < _FEW_SIZES:
+        counts = np.bincount(sizes)
+        counts[:1] = 0
+        found = np.flatnonzero(counts)
+        return found, counts[found]
+    return np.unique(sizes[sizes > 0], return_counts=True)
+
+
 def takes_dsp(first_bits: int, second_bits: int) -> bool:
     """Tell whether HLS puts the multiplier of two variables into a DSP slice."""
     return first_bits * second_bits > _DSP_ABOVE_BIT_PRODUCTS
@@ -81,10 +90,9 @@ def constant_digits(weight: np.ndarray, input_bits: int) -> tuple[int, int]:
         weight: integers of any shape.
         input_bits: width of what they are multiplied with.
     """
-    sizes = np.abs(weight.astype(np.int64)).ravel()
-    sizes = sizes[sizes > 0]
+    sizes, many = _counted(np.abs(weight.astype(np.int64)).ravel())
     digits = np.bitwise_count(sizes ^ (3 * sizes))
     odd = sizes // (sizes & -sizes)
     bits = np.floor(np.log2(odd)).astype(np.int64) + 2
     wide = (digits >= _WIDE_DIGITS) & (bits * input_bits > _DSP_ABOVE_BIT_PRODUCTS)
-    return int(digits[~wide].sum()), int(wide.sum())
+    return int((digits * many)[~wide].sum()), int(many[wide].sum())

@@ -1,18 +1,26 @@
-"""Prune: choose which channels go. The network keeps its shape; pruned channels are zero."""
+"""Prune: choose which channels or weights go. The network keeps its shape; what is pruned is zero."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flow import network, training
-from flow.channels import Channels, analyse
+from flow import training
+from flow.checkpoint import Checkpoint
 from flow.errors import ConfigError
+from flow.prune.goal import Cost
+from flow.prune.options import Options
+from flow.prune.pruner import Pruner
 from flow.types import Data, Progress, Pruned, silent
 
 if TYPE_CHECKING:
     import torch
-    from torch import fx, nn
+    from torch import nn
+
+__all__ = ["Cost", "Pruner", "prune"]
 
 
 def prune(
@@ -20,137 +28,169 @@ def prune(
     example: torch.Tensor,
     *,
     data: Data | None = None,
+    granularity: str = "structured",
     pruning_ratio: float | None = None,
-    criterion: str | None = None,
+    pruning_ratio_dict: Mapping[str, float] | None = None,
+    global_pruning: bool = True,
+    budget: Mapping[str, float] | None = None,
+    cost: Cost | None = None,
+    round_to: int = 1,
     ignored_layers: tuple[str, ...] = (),
+    criterion: str | None = None,
+    regularizer: str | None = None,
+    regularizer_lambda: float = 1e-4,
+    decay_biases: bool = False,
+    schedule: str = "pwe",
     pwe: int = 5,
-    twt: float | None = 0.05,
+    twt: float = 0.05,
+    steps: int = 8,
     epochs: int = 100,
+    optimizer: str = "adamw",
     learning_rate: float = 1e-3,
-    batch_size: int = 64,
+    momentum: float = 0.0,
     weight_decay: float = 1e-4,
+    batch_size: int = 64,
     seed: int = 0,
+    checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> Pruned:
-    """Zero the channels that matter least, in groups that must go together.
+    """Zero the channels (in groups that must go together) or the weights that matter least.
 
-    With ``data``: train until the validation loss was above 1.01 times its best for ``pwe`` epochs, go back to the best
-    weights, zero every channel group below the largest threshold that keeps the loss within
-    ``(1 + twt)`` times what it was, and repeat, until a step removes nothing, ``pruning_ratio`` is reached,
-    or the epochs are used up. Without ``data``: remove ``pruning_ratio`` of the channels at once.
+    With ``data`` and the schedule ``pwe``: train until the validation loss was above 1.01 times its best for ``pwe``
+    epochs, go back to the best weights, zero every unit below the largest threshold that keeps the loss within
+    ``(1 + twt)`` times what it was, and repeat, until a step removes nothing, the ratio or the budget is reached, or
+    the epochs are used up. The other schedules remove a fixed share each step, whatever the loss does. Without
+    ``data`` all goes at once.
 
     Args:
         model: a trained network; it is not changed.
         example: an input with a batch dimension.
         data: training and validation samples; accuracy is measured on its test set.
-        pruning_ratio: share of the channels to remove, in [0, 1); never exceeded. ``None``: as many as
-            ``twt`` allows.
-        criterion: a name in `flow.prune.criteria.CRITERIA`; ``None``: ``taylor`` with data, else ``magnitude``.
-        ignored_layers: names of layers whose channels stay.
+        granularity: ``structured`` (channel groups) or ``unstructured`` (single weights of Conv and Linear layers).
+        pruning_ratio: share of the units to remove, in [0, 1); never exceeded. ``None``: as many as ``twt`` or the
+            budget asks for.
+        pruning_ratio_dict: the most that may go of single layers, by name, each in [0, 1).
+        global_pruning: scores of all layers compete. False: ``pruning_ratio`` holds for every layer by itself.
+        budget: stop when all of these figures are at most their limits: ``parameters``, ``macs``, and those of ``cost``
+            (in a config: ``luts``, ``flip_flops``, ``dsps``, ``bram18``, ``interval_cycles``, ``latency_cycles``,
+            ``board_share`` of the board). Scores count per share of the budget that a channel saves.
+        cost: gives figures of a network of the surviving size; a config takes the board's estimate.
+        round_to: widths of layers that lose channels stay multiples of this.
+        ignored_layers: names of layers that stay.
+        criterion: a name in `flow.prune.criteria.CRITERIA`; ``None``: ``taylor`` for channels with data, else
+            ``magnitude``.
+        regularizer: a name in `flow.prune.regularizers.REGULARIZERS`; it acts after every step of the optimizer.
+        regularizer_lambda: its strength, not multiplied by the learning rate.
+        decay_biases: let it act on biases and BatchNorm, too.
+        schedule: ``pwe``, ``linear`` or ``cubic`` (``steps`` steps, spread over the epochs at the latest), or
+            ``one-shot`` (all before the first epoch).
         pwe: plateau waiting epochs.
-        twt: threshold worsening tolerance, relative. ``None``: each step removes an eighth of what
-            ``pruning_ratio`` asks for, whatever the loss does, after a ninth of the epochs at the latest.
+        twt: threshold worsening tolerance, relative.
+        steps: of ``linear`` and ``cubic``.
         epochs: limit of all epochs together.
-        learning_rate, batch_size, weight_decay: of the training between steps (AdamW).
-        seed: seed of the order of the samples.
+        optimizer, learning_rate, momentum, weight_decay, batch_size: of the training between steps; ``adamw`` or
+            ``sgd``.
+        seed: seed of the order of the samples, and of the criterion ``random``.
+        checkpoint: a file that takes the state after every epoch; a run that finds its own there goes on from it.
         progress: called after every epoch.
 
     Returns:
-        The pruned network, of unchanged shape. ``pruned`` names the zeroed rows of each layer.
+        The pruned network, of unchanged shape.
 
     Raises:
-        ConfigError: an option is out of range or names no layer, or samples and labels do not fit.
-        UnsupportedError: the network cannot be traced.
+        ConfigError: an option is out of range or names no layer, samples and labels do not fit, the budget is not
+            reached (it says how far it got), or the loss was never finite.
+        UnsupportedError: the network cannot be traced, or has nothing that may go.
 
     Source: the iterative procedure with PWE and TWT of LOBSTER (Neural Networks 146, 2022) and SeReNe
-        (TNNLS 2021), on coupled channel groups in place of single weights.
+        (TNNLS 2021); see docs/algorithms.
     """
-    from flow.prune.criteria import CRITERIA
-
-    criterion = criterion or ("taylor" if data else "magnitude")
-    _check_options(pruning_ratio, criterion, pwe, twt, data is not None, CRITERIA)
+    given = locals()
+    chosen = {field.name: given[field.name] for field in dataclasses.fields(Options)}
     training.check_options(
         "prune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
     )
     training.seed_everything(seed)
-    graph = network.trace(model, example)
-    channels = analyse(graph, network.shapes(graph, example))
-    names = {str(node.target) for node, _ in network.weighted(graph)}
-    if isinstance(ignored_layers, str):
-        ignored_layers = (ignored_layers,)
-    for layer in ignored_layers:
-        if layer not in names:
-            raise ConfigError(
-                f"prune: ignored_layers must name layers of the network ({', '.join(sorted(names))}), not {layer!r}"
-            )
-    from flow.prune.procedure import Procedure
-
-    procedure = Procedure(
-        graph,
-        channels,
-        CRITERIA[criterion],
-        tuple(ignored_layers),
-        pruning_ratio,
-        data.train if data else None,
-    )
+    samples = data.train if data else None
+    pruner = Pruner(model, example, samples=samples, cost=cost, trains=data is not None, **chosen)
     if data is None:
-        procedure.remove(procedure.budget)
-        procedure.stopped = procedure.reason(None)
-    else:
-        training.check_labels(graph, data.train, data.validation, data.test)
-        training.check_trainable(graph)
-        procedure.run(
-            data,
-            pwe=pwe,
-            twt=twt,
-            epochs=epochs,
-            optimizer=_adam(graph, learning_rate, weight_decay),
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
-        )
-    graph.eval()
-    accuracy = training.evaluate(graph, data.test)[1] if data else None
-    total = len(channels.prunable())
-    return Pruned(
-        model=graph,
-        pruned=_rows_by_layer(channels, procedure.masks.pruned),
-        channels_before=total,
-        channels_after=total - len(procedure.masks.pruned),
-        accuracy=accuracy,
-        stopped=procedure.stopped,
-        history=tuple(procedure.history),
-    )
+        pruner.cut()
+        return _checked(pruner, None)
+    training.check_labels(pruner.model, data.train, data.validation, data.test)
+    training.check_trainable(pruner.model)
+    parameters = pruner.model.parameters()
+    made = training.optimizer(optimizer, parameters, learning_rate, momentum, weight_decay)
+    pruner.attach(made)
+    trainer = {"optimizer": optimizer, "rates": [learning_rate, momentum, weight_decay], "batch": batch_size}
+    facts = {"options": repr(pruner.options), **trainer, "digest": _digest(pruner, data)}
+    _train(pruner, data, made, batch_size, Checkpoint(checkpoint, facts), progress)
+    return _checked(pruner, training.evaluate(pruner.model, data.test)[1])
 
 
-def _adam(graph: fx.GraphModule, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+def _train(
+    pruner: Pruner,
+    data: Data,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> None:
+    """Run the built-in loop until the pruner is done; a saved state goes on where it was."""
     import torch
 
-    return torch.optim.AdamW(graph.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    def evaluate() -> tuple[float, float]:
+        return training.evaluate(pruner.model, data.validation)
 
-
-def _check_options(
-    ratio: float | None, criterion: str, pwe: int, twt: float | None, has_data: bool, known: Collection[str]
-) -> None:
-    if ratio is not None and not 0 <= ratio < 1:
-        raise ConfigError(
-            f"prune: pruning_ratio must be in [0, 1), not {ratio}; 0.5 removes half of the channels"
+    generator = torch.Generator().manual_seed(pruner.options.seed)
+    first, epochs = 0, pruner.options.epochs
+    if state := checkpoint.load():
+        first = state["epoch"]
+        pruner.load_state_dict(state["pruner"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["rng"])
+        progress(first, epochs, f"goes on after epoch {first}")
+    else:
+        pruner.start(evaluate)
+    for epoch in range(first + 1, epochs + 1):
+        if pruner.done:
+            break
+        training.train_epoch(
+            pruner.model,
+            data.train,
+            optimizer,
+            batch_size=batch_size,
+            generator=generator,
         )
-    if criterion not in known:
-        raise ConfigError(f"prune: criterion must be one of {', '.join(known)}, not {criterion!r}")
-    if pwe < 1:
-        raise ConfigError(f"prune: pwe must be at least 1 epoch, not {pwe}; 5 to 20 is usual")
-    if twt is not None and not twt >= 0:
-        raise ConfigError(f"prune: twt must be at least 0, not {twt}; 0.05 allows 5 % more loss a step")
-    if ratio is None and (twt is None or not has_data):
-        raise ConfigError(
-            "prune: pruning_ratio must be given where there is no data or no twt, not left out; try 0.5"
+        pruner.epoch_end(evaluate)
+        checkpoint.save(
+            {
+                "epoch": epoch,
+                "pruner": pruner.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+                "rng": torch.get_rng_state(),
+            }
         )
+        progress(epoch, epochs, f"{pruner.units_left} {pruner.units.word} left")
+    pruner.finish()
 
 
-def _rows_by_layer(channels: Channels, pruned: frozenset[int]) -> dict[str, tuple[int, ...]]:
-    rows: dict[str, list[int]] = {}
-    for label in sorted(pruned):
-        for layer, row in channels.writers[label]:
-            rows.setdefault(layer, []).append(row)
-    return {layer: tuple(sorted(found)) for layer, found in rows.items()}
+def _checked(pruner: Pruner, accuracy: float | None) -> Pruned:
+    """Return the result, unless its budget is not met."""
+    if pruner.options.budget and not pruner.goal.met():
+        raise ConfigError(
+            f"prune: budget must be met, but pruning ended at {pruner.goal.shortfall()} ({pruner.stopped}); "
+            "raise the budget, twt or epochs"
+        )
+    return dataclasses.replace(pruner.result(), accuracy=accuracy)
+
+
+def _digest(pruner: Pruner, data: Data) -> str:
+    """Return a hash of the weights and samples that a run starts from."""
+    found: Any = hashlib.sha256()
+    for value in pruner.model.state_dict().values():
+        found.update(value.contiguous().numpy().tobytes())
+    for part in (*data.train, *data.validation):
+        found.update(part.tobytes())
+    return str(found.hexdigest())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from flow.lsb import Golden, write_golden
 from flow.quantize.prepare import prepared
 from flow.quantize.proof import check_exact, export, prove_equal
 from flow.quantize.ranges import calibrate, needed_bias_bits
-from flow.quantize.rules import check_bits, check_layers
+from flow.quantize.rules import check_layers, check_weights
 from flow.quantize.samples import arrays, check_samples, predict
 from flow.quantize.tables import settle, tabulated
-from flow.quantize.twin import Widths, quantized_copy, without_softmax
+from flow.quantize.twin import quantized_copy, without_softmax
+from flow.quantize.widths import Widths, check_bits, check_layer_bits
 from flow.types import Data, FixedPoint, Port, Progress, Quantized, silent
 
 if TYPE_CHECKING:
@@ -39,11 +41,14 @@ def quantize(
     activation_bits: int = 6,
     input_bits: int = 8,
     bias_bits: int = 16,
+    layers: Mapping[str, Mapping[str, int]] = {},
     per_channel: bool = False,
     epochs: int = 20,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
+    patience: int | None = None,
     seed: int = 0,
+    checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> Quantized:
     """Quantize a simplified network, fine-tune it, and export it as QONNX that equals torch exactly.
@@ -59,12 +64,20 @@ def quantize(
         data: training samples for calibration and fine-tuning; the whole test set is the proof. A network with several
             inputs has a tuple of arrays in each split; with several inputs or outputs it is only calibrated.
         weight_bits: 1 (-1 or 1, in steps of the scale) to 16; 2 is ternary (-1, 0, 1).
-        activation_bits, input_bits: 2 to 16.
-        bias_bits: 8 to 32; a layer whose biases do not fit takes more.
+        activation_bits: 1 to 16; 1 bit is 0 or 1 in steps of the scale, or -1 or 1 where numbers can be negative.
+        input_bits: 1 (0 or 1 in steps of the scale) to 16.
+        bias_bits: 1 to 32; a layer whose biases do not fit takes more.
+        layers: the widths of single layers, by name: any of ``weight_bits``, ``bias_bits`` and ``activation_bits`` (of the
+            quantizer behind the layer: its own, its activation's, or that of the sum that reads it). Sums,
+            concatenations and products go by the name of their node (``add``, ``cat_1``). All sides of a sum share one
+            quantizer: it has the largest width that they ask for, unless the sum's own name is given.
         per_channel: one power-of-two scale an output channel of the weights, in place of one a layer.
         epochs: of fine-tuning (QAT); the epoch of the least validation loss is kept. 0: calibrate only.
         learning_rate, batch_size: of the fine-tuning (Adam, half a cosine).
+        patience: stop the fine-tuning after so many epochs without a better validation loss; ``None``: never.
         seed: seed of the order of the samples.
+        checkpoint: a file that takes the state of the fine-tuning after every epoch; a run that finds its own there
+            goes on from it.
         progress: called after every epoch and during the proof.
 
     Raises:
@@ -74,21 +87,29 @@ def quantize(
     """
     import torch
 
-    check_bits(bias_bits, weight_bits=weight_bits, activation_bits=activation_bits, input_bits=input_bits)
-    training.check_options("quantize", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    check_bits(
+        weight_bits=weight_bits, activation_bits=activation_bits, input_bits=input_bits, bias_bits=bias_bits
+    )
+    training.check_options(
+        "quantize", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience
+    )
     out.mkdir(parents=True, exist_ok=True)
     training.seed_everything(seed)
-    graph = _traced(model, example, weight_bits)
+    graph = _traced(model, example)
     check_samples(graph, data, epochs)
-    layers = [str(node.target) for node, _ in network.weighted(graph)]
-    widths = Widths(weight_bits, activation_bits, input_bits, dict.fromkeys(layers, bias_bits), per_channel)
+    check_layer_bits(graph, layers)
+    weighted = [str(node.target) for node, _ in network.weighted(graph)]
+    biases = {name: layers.get(name, {}).get("bias_bits", bias_bits) for name in weighted}
+    widths = Widths(weight_bits, activation_bits, input_bits, biases, per_channel, layers=layers)
+    check_weights(graph, widths)
     samples = tuple(array[:CALIBRATION_SAMPLES] for array in arrays(data.train[0]))
-    quant, widths = _calibrated(graph, widths, tuple(map(torch.from_numpy, samples)))
+    quant, widths, stands = _calibrated(graph, widths, tuple(map(torch.from_numpy, samples)))
     sample = tuple(torch.from_numpy(array[:1]) for array in samples)
     check_exact(without_softmax(tabulated(quant, sample)), samples)
+    fitted = training.Fitted((), "no epochs were asked for")
     if epochs:
         trunk = without_softmax(quant)
-        training.fit(
+        fitted = training.fit(
             trunk,
             data,
             torch.optim.Adam(trunk.parameters(), lr=learning_rate),
@@ -98,6 +119,8 @@ def quantize(
             best=training.evaluate(trunk, data.validation)[0],  # fine-tuning must beat the calibrated network
             subject="quantize",
             progress=progress,
+            patience=patience,
+            checkpoint=checkpoint,
         )
     onnx_path = out / "model.onnx"
     export(quant, tuple(tensor[:1] for tensor in network.as_inputs(example)), onnx_path)
@@ -113,12 +136,14 @@ def quantize(
         accuracy=_accuracy(expected, data.test[1]),
         samples=len(expected[0]),
         bias_bits=widths.bias,
-        weight_bits=dict.fromkeys(layers, weight_bits),
-        activation_bits=dict.fromkeys(layers, activation_bits),
+        weight_bits={name: widths.weight_of(name) for name in weighted},
+        activation_bits=stands,
+        stopped=fitted.stopped,
+        history=fitted.history,
     )
 
 
-def _traced(model: nn.Module, example: Example, weight_bits: int) -> fx.GraphModule:
+def _traced(model: nn.Module, example: Example) -> fx.GraphModule:
     """Return the network as a graph that `quantized_copy` takes."""
     from torch import nn
 
@@ -126,22 +151,22 @@ def _traced(model: nn.Module, example: Example, weight_bits: int) -> fx.GraphMod
         model = nn.Sequential(model)  # one layer is a network, too
     graph = network.trace(model, example)
     shapes = network.shapes(graph, example)
-    check_layers(graph, shapes, weight_bits)
+    check_layers(graph, shapes)
     return prepared(graph, shapes)
 
 
 def _calibrated(
     graph: fx.GraphModule, widths: Widths, samples: tuple[torch.Tensor, ...]
-) -> tuple[fx.GraphModule, Widths]:
-    """Return the quantized network with its ranges set, and the widths with the biases' that it needs."""
+) -> tuple[fx.GraphModule, Widths, dict[str, int]]:
+    """Return the quantized network with its ranges set, the widths with the biases' that it needs, and activations'."""
     with qonnx_graph.quiet():
         while True:  # widths only grow, up to MAX_BIAS_BITS
-            quant = quantized_copy(graph, widths)
+            quant, stands = quantized_copy(graph, widths)
             calibrate(quant, samples)
             needed = needed_bias_bits(quant, list(widths.bias), tuple(tensor[:1] for tensor in samples))
             wider = {name: max(width, needed[name]) for name, width in widths.bias.items()}
             if wider == widths.bias:
-                return quant, widths
+                return quant, widths, stands
             widths = replace(widths, bias=wider)
 
 
@@ -151,11 +176,12 @@ def _input_ports(quant: fx.GraphModule, example: Example) -> tuple[Port, ...]:
     ports = []
     for node, tensor in zip(nodes, network.as_inputs(example), strict=True):
         quantizer: Any = quant.get_submodule(next(iter(node.users)).target)
-        width = int(quantizer.act_quant.bit_width())
-        fraction = -round(math.log2(float(quantizer.act_quant.scale())))
+        mantissa, exponent = math.frexp(float(quantizer.act_quant.scale()))
+        width, fraction = int(quantizer.act_quant.bit_width()), 1 - exponent
         channels, *extents = tensor.shape[1:]
         name = "input" if len(nodes) == 1 else str(node.target)
-        ports.append(Port(name, (*extents, channels), FixedPoint(True, width - fraction, fraction)))
+        dtype = FixedPoint(bool(quantizer.is_act_signed), width - fraction, fraction)
+        ports.append(Port(name, (*extents, channels), dtype, 2 * mantissa))
     return tuple(ports)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import brevitas.nn as qnn
 import numpy as np
 import torch
-from brevitas.inject.enum import QuantType
+from brevitas.inject.enum import QuantType, RestrictValueType
 from brevitas.quant import (
     Int8ActPerTensorFixedPoint,
     Int8WeightPerTensorFixedPoint,
@@ -25,24 +25,69 @@ SLOPE_BITS = 4
 """Slopes times sums of up to 20 bits are exact in float32."""
 
 
-def quantizer(bits: int, signed: bool) -> nn.Module:
-    """Return a quantizer of activations with one power-of-two scale."""
-    what = Int8ActPerTensorFixedPoint if signed else Uint8ActPerTensorFixedPoint
-    return qnn.QuantIdentity(act_quant=what, bit_width=bits, return_quant_tensor=True)  # type: ignore[no-any-return]
+SIGNIFICANT_BITS = 12
+"""Of a free scale: the product of two is exact in float32, and sums in steps of it are exact in float64."""
+BIPOLAR_SHARE = 0.25
+"""A step of -1 and 1 is this share of the range, near the mean magnitude where numbers are normal."""
 
 
-def relu(bits: int) -> nn.Module:
-    """Return a ReLU with its quantizer."""
-    return qnn.QuantReLU(  # type: ignore[no-any-return]
-        act_quant=Uint8ActPerTensorFixedPoint, bit_width=bits, return_quant_tensor=True
+class Short(nn.Module):  # type: ignore[misc]
+    """A number rounded to `SIGNIFICANT_BITS` significant bits; its gradient passes.
+
+    ``held``: what it gives in the place of that, once it is frozen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.held is not None:
+            return self.held.to(x.dtype)
+        with torch.no_grad():
+            mantissa, exponent = torch.frexp(x)
+            whole = (mantissa * 2**SIGNIFICANT_BITS).round()
+            near = torch.ldexp(whole, exponent - SIGNIFICANT_BITS)
+        return x + (near - x).detach() if x.requires_grad else near
+
+
+class Share(nn.Module):  # type: ignore[misc]
+    """The step of a bipolar quantizer, from its range."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * BIPOLAR_SHARE
+
+
+def quantizer(bits: int, signed: bool, free: bool = False) -> nn.Module:
+    """Return a quantizer of activations with one scale; 1 bit with a sign is -1 or 1, in steps of it."""
+    return qnn.QuantIdentity(  # type: ignore[no-any-return]
+        return_quant_tensor=True, **_activation(bits, signed, free)
     )
+
+
+def relu(bits: int, free: bool = False) -> nn.Module:
+    """Return a ReLU with its quantizer."""
+    return qnn.QuantReLU(return_quant_tensor=True, **_activation(bits, False, free))  # type: ignore[no-any-return]
+
+
+def _activation(bits: int, signed: bool, free: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"bit_width": bits}
+    options["act_quant"] = Int8ActPerTensorFixedPoint if signed else Uint8ActPerTensorFixedPoint
+    if free:
+        options |= {"restrict_scaling_type": RestrictValueType.LOG_FP, "restrict_scale_threshold_impl": Short}
+    elif bits == 1 and signed:
+        options |= {"quant_type": QuantType.BINARY, "restrict_scale_threshold_impl": Share}
+    return options
 
 
 class Range(nn.Module):  # type: ignore[misc]
     """What weights span: their largest magnitude; at 1 and 2 bits what keeps the squared error of normal ones small.
 
-    Weights that are all zero span 1, which the steps of their biases depend on. Rounded up to a power of two later.
+    Weights that are all zero span 1, which the steps of their biases depend on. Rounded up to a power of two later,
+    unless scales are free.
     """
+
+    free = False
 
     def __init__(self, bit_width: int, stats_reduce_dim: int | None) -> None:
         super().__init__()
@@ -53,14 +98,25 @@ class Range(nn.Module):  # type: ignore[misc]
         size = weights.abs()
         if self.bits > 2:
             span = size.amax() if self.channels is None else size.amax(self.channels)
-        else:  # the nearest power of two to the mean (1 bit), or to the best step, 1.5 times the mean (2 bits)
+        else:  # the best step is the mean (1 bit), or 1.5 times the mean (2 bits)
             mean = size.mean() if self.channels is None else size.mean(self.channels)
-            span = mean * 2**-0.5 * (1 if self.bits == 1 else 3)
+            if self.free:
+                span = mean * (1 if self.bits == 1 else 1.5)
+            else:  # the nearest power of two; half of the span is a step of 2 bits
+                span = mean * 2**-0.5 * (1 if self.bits == 1 else 3)
         span = torch.maximum(span, span.detach().amax() * SPREAD)
         return torch.where(span > 0, span, torch.ones_like(span))
 
 
-def weighted(module: Any, weight_bits: int, bias_bits: int, per_channel: bool) -> nn.Module:
+class FreeRange(Range):
+    """The same for scales that need not be powers of two."""
+
+    free = True
+
+
+def weighted(
+    module: Any, weight_bits: int, bias_bits: int, per_channel: bool, free: bool = False
+) -> nn.Module:
     """Return a Conv or Linear layer with quantized weights and biases."""
     options: dict[str, Any] = {
         "bias": True,
@@ -73,6 +129,12 @@ def weighted(module: Any, weight_bits: int, bias_bits: int, per_channel: bool) -
     }
     if weight_bits == 1:
         options["weight_quant_type"] = QuantType.BINARY
+    if free:
+        options |= {
+            "weight_restrict_scaling_type": RestrictValueType.FP,
+            "weight_restrict_scale_threshold_impl": Short,
+            "weight_scaling_stats_impl": FreeRange,
+        }
     made: Any
     if kind(module) == "Linear":
         made = qnn.QuantLinear(module.in_features, module.out_features, **options)
@@ -127,6 +189,7 @@ class LookUp(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.what = kind(function)
         bits, signed = int(given.bit_width), bool(given.signed)
+        bits += bits == 1 and signed  # -1 and 1 take the type of -2 to 1
         self.least = -(1 << (bits - 1)) if signed else 0
         codes = np.arange(self.least, self.least + (1 << bits))
         self.inputs = (codes * float(given.scale)).astype(np.float32)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flow import network
-from flow.errors import ConfigError, UnsupportedError
+from flow.errors import UnsupportedError
 from flow.quantize.prepare import ADAPTIVE_POOLS, Shapes, same_padding
 from flow.quantize.twin import CLIPS, SLOPES, TABLES
+from flow.quantize.widths import Widths
 
 if TYPE_CHECKING:
     from torch import fx
@@ -22,17 +23,7 @@ SUPPORTED = (
 _JOINS = {"mul": "product", "cat": "concatenation", "narrow": "slice"}
 
 
-def check_bits(bias_bits: int, **bits: int) -> None:
-    """Refuse widths out of range."""
-    for name, value in bits.items():
-        least = 1 if name == "weight_bits" else 2
-        if not least <= value <= 16:
-            raise ConfigError(f"quantize: {name} must be in {least} to 16, not {value}; 4 to 8 is usual")
-    if not 8 <= bias_bits <= 32:
-        raise ConfigError(f"quantize: bias_bits must be in 8 to 32, not {bias_bits}; 16 is usual")
-
-
-def check_layers(graph: fx.GraphModule, shapes: Shapes, weight_bits: int) -> None:
+def check_layers(graph: fx.GraphModule, shapes: Shapes) -> None:
     """Refuse a network with a layer, an option or a join that cannot be quantized exactly."""
     for node in graph.graph.nodes:
         if node.op == "placeholder" and not node.users:
@@ -51,11 +42,17 @@ def check_layers(graph: fx.GraphModule, shapes: Shapes, weight_bits: int) -> Non
                     raise UnsupportedError(
                         f"quantize: layer {name!r} ({what}, {option}) is not supported; supported {supported}"
                     )
-            if weight_bits == 1 and what in network.WEIGHTED and not bool(module.weight.any()):
-                raise UnsupportedError(
-                    f"quantize: layer {name!r} ({what}) must not be all zeros, which 1 bit does not have; "
-                    "take the layer out, or set weight_bits = 2"
-                )
+
+
+def check_weights(graph: fx.GraphModule, widths: Widths) -> None:
+    """Refuse a layer of zeros at 1 bit."""
+    for node, module in network.weighted(graph):
+        name = str(node.target)
+        if widths.weight_of(name) == 1 and not bool(module.weight.any()):
+            raise UnsupportedError(
+                f"quantize: layer {name!r} ({network.kind(module)}) must not be all zeros, which 1 bit does not have; "
+                "take the layer out, or set weight_bits = 2"
+            )
 
 
 def _check_kind(name: str, what: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.channels import Channels, is_depthwise
-from flow.network import NORMS, WEIGHTED, blocks, calls, kind, share, tidy, uses, with_blocks
+from flow.channels import Channels
+from flow.narrow import narrowed, relink
+from flow.network import blocks, share, tidy, uses, with_blocks
 from flow.simplify.constants import State
 from flow.simplify.survivors import Reader, Survivors, readers, stand_in, survivors
 
@@ -39,8 +39,8 @@ def remove_dead(
     for name, nodes in uses(graph).items():
         labels = channels.labels[nodes[0].name]
         if name not in mixing and left.alive[labels].any() and not left.keeps(labels):
-            graph.set_submodule(name, _narrowed(graph.get_submodule(name), left.order(labels), len(labels)))
-    _relink(graph, channels, left.alive)
+            graph.set_submodule(name, narrowed(graph.get_submodule(name), left.order(labels), len(labels)))
+    relink(graph, channels, left.alive)
     tidy(graph)
     return graph, True
 
@@ -89,44 +89,3 @@ def _absorbed(reader: Reader, weights: torch.Tensor, removed: np.ndarray) -> tor
         group, place = divmod(int(column), inputs)
         extra[group] += float(reader.state.value[column]) * weights[group, :, place].sum(dim=1)
     return extra.reshape(-1) if bool(extra.any()) else None
-
-
-def _narrowed(module: Any, order: np.ndarray, before: int) -> Any:
-    """Return a layer that keeps channels apart with some of its ``before`` channels, in an order."""
-    import torch
-
-    count = len(order)
-    chosen = torch.from_numpy(order)
-    what = kind(module)
-    if what == "Unflatten":
-        return torch.nn.Unflatten(1, (count, *module.unflattened_size[1:]))
-    norm, depthwise = what in NORMS, what in WEIGHTED and is_depthwise(module)
-    slopes = what == "PReLU" and module.num_parameters == before > 1
-    if not (norm or depthwise or slopes):
-        return module
-    made = copy.deepcopy(module)
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        value = getattr(made, name, None)
-        if value is not None:
-            part = value.detach().index_select(0, chosen)
-            setattr(made, name, torch.nn.Parameter(part) if isinstance(value, torch.nn.Parameter) else part)
-    widths = ("num_features",) if norm else ("num_parameters",) if slopes else ()
-    for name in widths or ("in_channels", "out_channels", "groups"):
-        setattr(made, name, count)
-    return made
-
-
-def _relink(graph: fx.GraphModule, channels: Channels, alive: np.ndarray) -> None:
-    """Correct slices, and leave tensors without channels out of concatenations."""
-    nodes = list(graph.graph.nodes)
-    for node in nodes:  # all slices first: they count the channels of whole concatenations
-        if calls(node, "narrow"):
-            source, _, start, length = node.args
-            keep = alive[channels.labels[source.name]]
-            node.args = (source, 1, int(keep[:start].sum()), int(keep[start : start + length].sum()))
-    for node in nodes:
-        if calls(node, "cat"):
-            parts = [part for part in node.args[0] if alive[channels.labels[part.name]].any()]
-            node.args = (parts, 1)
-            if len(parts) == 1:
-                node.replace_all_uses_with(parts[0])

@@ -1,0 +1,60 @@
+"""What a network would take of the config's board: the ``cost`` behind ``[prune.budget]``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flow import boards
+from flow.config import Config
+from flow.convert.options import for_all
+from flow.quantize import quantize
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """Return what the figures depend on: the board, the bit widths of ``[quantize]``, the folding that is asked for.
+
+    Reuse factors of single layers in ``[hls.LayerName]`` do not count.
+    """
+    options = config.options("quantize")
+    widths = {
+        name: options.get(name, inspect.signature(quantize).parameters[name].default)
+        for name in ("weight_bits", "activation_bits", "input_bits")
+    }
+    layers = {
+        name: (
+            layer.get("weight_bits", widths["weight_bits"]),
+            layer.get("activation_bits", widths["activation_bits"]),
+        )
+        for name, layer in options.get("layers", {}).items()
+    }
+    latency = str(for_all(config.hls, "Strategy") or "Resource").lower() == "latency"
+    return {
+        "board": repr(boards.load(config.board)),
+        "bits": {**widths, "layers": layers},
+        "io_type": config.options("convert").get("io_type"),
+        "reuse_factor": for_all(config.hls, "ReuseFactor") or (1 if latency else None),
+    }
+
+
+def cost(config: Config, example: torch.Tensor) -> Callable[[fx.GraphModule], Mapping[str, float]] | None:
+    """Return the figures of the board for `flow.prune`; None where no budget asks for them."""
+    if not config.options("prune").get("budget"):
+        return None
+    from flow.estimate.budget import board_cost
+    from flow.estimate.network import Bits
+
+    given = facts(config)
+    bits = given["bits"]
+    return board_cost(
+        example,
+        Bits(bits["weight_bits"], bits["activation_bits"], bits["input_bits"], bits["layers"]),
+        boards.load(config.board),
+        io_type=given["io_type"],
+        reuse_factor=given["reuse_factor"],
+    )
