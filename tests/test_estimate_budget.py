@@ -205,7 +205,18 @@ def test_a_join_goes_by_its_node():
         return net.out(torch.cat([net.a(x), net.b(x)], 1))
 
     model = Forward(forward, a=nn.Conv2d(1, 2, 1), b=nn.Conv2d(1, 2, 1), out=nn.Conv2d(4, 2, 1))
-    assert works(model, IMAGE, Bits(6, 6, 8, {"cat": (6, 3)}))["out"].input_bits == 3
+    for layers, expected in (
+        ({}, 6),
+        ({"cat": (6, 3)}, 3),
+        ({"a": (6, 4)}, 6),
+        ({"a": (6, 7), "b": (6, 2)}, 7),
+    ):
+        assert works(model, IMAGE, Bits(6, 6, 8, layers))["out"].input_bits == expected
+
+
+def test_an_activation_may_be_asked_for_its_width():
+    found = works(demo(), IMAGE, Bits(6, 6, 8, {"conv2": (6, 5), "relu2": (6, 3)}))
+    assert (found["pool"].input_bits, found["conv3"].input_bits) == (3, 3)
 
 
 @pytest.mark.parametrize("changed", [{"conv2": (2, 6)}, {"conv2": (6, 2)}])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,17 @@ def test_a_run_killed_in_every_stage_resumes_and_gives_the_same_hashes(
     resumed = pipeline.run(SMALL, out=out).values
     assert [stage for stage, hit in resumed["cached"].items() if not hit] == ["synthesize"]
     assert resumed["hashes"] == manifest_of(finished)["hashes"]
+
+
+def test_a_budget_of_the_board_is_met_and_shown(copy: Path) -> None:
+    prune = {"schedule": "one-shot", "epochs": 1, "budget": {"luts": 45_000, "macs": 1e6}}
+    manifest = pipeline.run({**SMALL, "prune": prune}, out=copy, last="prune").values
+    assert manifest["cached"] == {"train": True, "prune": False}
+    before, after = (manifest["pruning"]["figures"][side] for side in ("before", "after"))
+    assert manifest["pruning"]["stopped"] == "the budget is met"
+    assert after["luts"] <= 45_000 < before["luts"]
+    assert after["macs"] <= 1e6 < before["macs"]
+    assert manifest["channels"]["after"] < manifest["channels"]["before"]
 
 
 def test_the_hash_of_a_run_depends_on_its_seed(finished: Path, tmp_path: Path) -> None:
@@ -336,24 +348,44 @@ def test_a_source_that_cannot_be_imported_is_refused(project: Path, source: str)
         pipeline.run(project / "flow.toml", out=project / "out", last="train")
 
 
-def test_a_full_disk_is_said_and_finished_stages_stay(finished: Path, tmp_path: Path) -> None:
-    mount = tmp_path / "small"
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Give a function that sets the size of a small disk and returns its folder."""
+    mount = tmp_path / "disk"
     mount.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(mount)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("a small tmpfs cannot be mounted here (no privilege)")
-    try:
-        with pytest.raises(ConfigError) as error:
-            pipeline.run(SMALL, out=mount / "out")
-        assert str(error.value) == (
-            f"out: '{mount / 'out'}' must have room, not a full disk; free some and run again: finished stages are kept"
-        )
-        kept = sorted(path.name for path in (mount / "out").iterdir() if path.name != ".store")
-        assert "prune" in kept
-        again = pipeline.run(SMALL, out=mount / "out", last="prune").values
-        assert again["cached"] == {"train": True, "prune": True}
-        assert again["hashes"]["prune"] == manifest_of(finished)["hashes"]["prune"]
-    finally:
+
+    def resize(size: str) -> Path:
+        options = ["-o", f"remount,size={size}"] if mount.is_mount() else ["-o", f"size={size}"]
+        done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(mount)], capture_output=True)
+        if done.returncode:
+            pytest.skip("a small tmpfs cannot be mounted here (no privilege)")
+        return mount
+
+    yield resize
+    if mount.is_mount():
         subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_full_disk_is_said_and_what_is_done_stays(finished: Path, disk: Callable[[str], Path]) -> None:
+    """A disk that takes one checkpoint but no second beside it; a larger one; one that takes no C++."""
+    out = disk("1500k") / "out"
+    with pytest.raises(ConfigError) as error:
+        pipeline.run(SMALL, out=out)
+    (saved,) = (out / ".store").glob(".resume-*")
+    assert str(error.value) == (
+        f"checkpoint: '{saved}' must have room, not a full disk; free some and run again: "
+        "the training goes on after the last epoch that was saved"
+    )
+    disk("4m")
+    texts = []
+    pipeline.run(SMALL, out=out, last="prune", listener=lambda *call: texts.append(call[-1]))
+    assert "goes on after epoch 1" in texts
+    disk("1500k")
+    with pytest.raises(ConfigError) as error:
+        pipeline.run(SMALL, out=out)
+    assert str(error.value) == (
+        f"out: '{out}' must have room, not a full disk; free some and run again: finished stages are kept"
+    )
+    again = pipeline.run(SMALL, out=out, last="quantize").values
+    assert set(again["cached"].values()) == {True}
+    assert again["hashes"]["quantize"] == manifest_of(finished)["hashes"]["quantize"]

@@ -7,12 +7,12 @@ import math
 import networks
 import pytest
 import torch
-from test_prune import VECTOR, adversarial, zero_rows
+from test_prune import IMAGE, VECTOR, adversarial, depthwise_net, zero_rows
 from torch import nn
 
 import flow
 from flow import network, training
-from flow.errors import ConfigError
+from flow.errors import ConfigError, UnsupportedError
 from flow.prune import Pruner, prune
 
 OPTIONS = {"pruning_ratio": 0.5, "schedule": "linear", "pwe": 1, "epochs": 8, "criterion": "magnitude"}
@@ -187,3 +187,36 @@ def test_the_state_is_plain_data(tmp_path):
         other.result().history[0]["validation_accuracy"]
     )
     assert network.total_parameters(other.model) == network.total_parameters(pruner.model)
+
+
+# ---------------------------------------------------------------- smaller networks
+
+
+@pytest.mark.parametrize("make", [networks.mlp, depthwise_net, networks.residual])
+def test_the_smaller_network_computes_the_same_and_keeps_its_norms(make):
+    model, example = make().float(), VECTOR if make is networks.mlp else IMAGE
+    pruner = Pruner(model, example, pruning_ratio=0.5)
+    pruner.cut()
+    small = pruner.smaller()
+    x = torch.randn(9, *example.shape[1:])
+    assert torch.allclose(small.eval()(x), pruner.model.eval()(x), atol=1e-5)
+    assert sum(p.numel() for p in small.parameters()) == pruner.result().figures_after["parameters"]
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (small, model)]
+    assert norms[0] == norms[1]
+    with torch.no_grad():  # a copy, even of what nothing was cut from
+        for parameter in small.parameters():
+            parameter.zero_()
+    assert all(bool(p.any()) for n, p in pruner.model.named_parameters() if n == "fc.weight")
+
+
+def test_channels_that_compute_a_constant_are_not_left_out():
+    model = networks.mlp()
+    model.relu1 = nn.Sigmoid()
+    pruner = Pruner(model, VECTOR, pruning_ratio=0.5)
+    pruner.cut()
+    with pytest.raises(UnsupportedError) as caught:
+        pruner.smaller()
+    assert str(caught.value) == (
+        "prune: pruned channels must compute zero to be left out, not the constant of an activation or of a BatchNorm; "
+        "take flow.simplify"
+    )

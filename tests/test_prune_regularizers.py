@@ -10,221 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from networks import Forward, lively
+from networks import Forward
+from regularizer_formulas import LAMBDA, NETS, Literal, conv, in_place, loss_of, mlp, residual, traced
 from torch import fx, nn
 from torch.nn import functional
 
 from flow import network
 from flow.errors import ConfigError
 from flow.prune.regularizers import REGULARIZERS
-
-LAMBDA = 0.05
-LINEAR_OR_CONV = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-
-
-def mlp() -> tuple[nn.Module, torch.Tensor]:
-    return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(6, 4)
-
-
-def conv() -> tuple[nn.Module, torch.Tensor]:
-    net = nn.Sequential(
-        *(nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(3, 4, 2, bias=False), nn.Flatten(), nn.Linear(4, 3)),
-    )
-    return net, torch.randn(3, 2, 7, 7)
-
-
-def grouped() -> tuple[nn.Module, torch.Tensor]:
-    net = nn.Sequential(
-        *(nn.Conv2d(4, 6, 3, groups=2, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(6 * 4, 2)),
-    )
-    return net, torch.randn(3, 4, 4, 4)
-
-
-def transposed() -> tuple[nn.Module, torch.Tensor]:
-    net = nn.Sequential(
-        *(nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2), nn.ReLU()),
-        *(nn.Conv2d(6, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)),
-    )
-    return net, torch.randn(3, 4, 2, 2)
-
-
-def residual() -> tuple[nn.Module, torch.Tensor]:
-    def forward(net: Any, x: torch.Tensor) -> torch.Tensor:
-        stem = torch.relu(net.stem(x))
-        return net.fc(torch.flatten(torch.relu(stem + net.bn(net.branch(stem))), 1))
-
-    layers = {"stem": nn.Conv2d(2, 3, 3), "branch": nn.Conv2d(3, 3, 3, padding=1), "bn": nn.BatchNorm2d(3)}
-    return Forward(forward, **layers, fc=nn.Linear(12, 3)), torch.randn(4, 2, 4, 4)
-
-
-def shared() -> tuple[nn.Module, torch.Tensor]:
-    layers = {"first": nn.Linear(4, 5), "twice": nn.Linear(5, 5), "last": nn.Linear(5, 3)}
-
-    def forward(net: Any, x: torch.Tensor) -> torch.Tensor:
-        return net.last(torch.relu(net.twice(torch.relu(net.twice(torch.relu(net.first(x)))))))
-
-    return Forward(forward, **layers), torch.randn(5, 4)
-
-
-def in_place() -> tuple[nn.Module, torch.Tensor]:
-    net = nn.Sequential(
-        *(nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 3, 2), nn.ReLU6(inplace=True)),
-        *(nn.Flatten(), nn.Linear(12, 3)),
-    )
-    return net, torch.randn(4, 2, 5, 5)
-
-
-NETS = [mlp, conv, grouped, transposed, residual, shared, in_place]
-
-
-def traced(make: Callable[[], tuple[nn.Module, torch.Tensor]]) -> tuple[fx.GraphModule, torch.Tensor]:
-    torch.manual_seed(0)
-    model, x = make()
-    return network.trace(lively(model, 1), x.double()).train(), x.double()
-
-
-def loss_of(outputs: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(outputs, torch.arange(len(outputs)) % outputs.shape[1])
-
-
-class Watched:
-    """One pass of a copy of a network, with the result of every use of every layer kept apart from what follows."""
-
-    def __init__(self, model: nn.Module, x: torch.Tensor, kinds: tuple[type, ...] = LINEAR_OR_CONV) -> None:
-        self.model = copy.deepcopy(model)
-        self.layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, kinds)}
-        self.uses: dict[str, list[torch.Tensor]] = {name: [] for name in self.layers}
-        for name, layer in self.layers.items():
-
-            def keep(_: nn.Module, __: Any, value: torch.Tensor, name: str = name) -> torch.Tensor:
-                self.uses[name].append(value)
-                return value.clone()
-
-            layer.register_forward_hook(keep)
-        self.outputs = self.model(x)
-
-    def gradient(self, scalar: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        found = torch.autograd.grad(scalar, [wanted], retain_graph=True, allow_unused=True)[0]
-        return torch.zeros_like(wanted) if found is None else found
-
-    def output_scalars(self) -> list[torch.Tensor]:
-        """Return ybar_k of every k."""
-        batch, count = self.outputs.shape
-        return [sum(self.outputs[n, k] for n in range(batch)) / batch for k in range(count)]
-
-
-def neuron(layer: nn.Module, value: torch.Tensor, i: int) -> torch.Tensor:
-    return value[..., i] if isinstance(layer, nn.Linear) else value[:, i]
-
-
-def width(layer: nn.Module) -> int:
-    found = getattr(layer, "out_features", None) or getattr(layer, "out_channels", None)
-    return found or layer.num_features
-
-
-def exact(seen: Watched, name: str, parameter: torch.Tensor) -> torch.Tensor:
-    scalars = seen.output_scalars()
-    total = torch.zeros_like(parameter)
-    for scalar in scalars:
-        total = total + 1 / len(scalars) * seen.gradient(scalar, parameter).abs()
-    return total
-
-
-def lower_bound(seen: Watched, name: str, parameter: torch.Tensor) -> torch.Tensor:
-    scalars = seen.output_scalars()
-    return seen.gradient(sum(1 / len(scalars) * scalar for scalar in scalars), parameter).abs()
-
-
-def lobster(seen: Watched, name: str, parameter: torch.Tensor) -> torch.Tensor:
-    return seen.gradient(loss_of(seen.outputs), parameter).abs()
-
-
-def serene(seen: Watched, name: str, i: int) -> torch.Tensor:
-    scalars, layer = seen.output_scalars(), seen.layers[name]
-    found = []
-    for use in seen.uses[name]:
-        moved = sum(seen.gradient(scalar, use).abs() for scalar in scalars) / len(scalars)
-        found.append(neuron(layer, moved, i).mean())
-    return sum(found) / len(found)
-
-
-def serene_lower_bound(seen: Watched, name: str, i: int) -> torch.Tensor:
-    total, count = seen.outputs.sum(), seen.outputs.shape[1]
-    found = [
-        neuron(seen.layers[name], (seen.gradient(total, use) / count).abs(), i).mean()
-        for use in seen.uses[name]
-    ]
-    return sum(found) / len(found)
-
-
-def serene_local(seen: Watched, name: str, i: int) -> torch.Tensor:
-    values = [neuron(seen.layers[name], use, i).mean() for use in seen.uses[name]]
-    return torch.tensor(float(sum(values) > 0), dtype=torch.float64)
-
-
-def loss_moves(seen: Watched, name: str, i: int) -> torch.Tensor:
-    """Return the mean over batch, space and uses of dL/dp_i."""
-    loss = loss_of(seen.outputs)
-    found = [neuron(seen.layers[name], seen.gradient(loss, use), i).mean() for use in seen.uses[name]]
-    return sum(found) / len(found)
-
-
-WEIGHTS = {"sensitivity": exact, "sensitivity-lower-bound": lower_bound, "lobster": lobster}
-NEURONS = {"serene": serene, "serene-lower-bound": serene_lower_bound, "serene-local": serene_local}
-
-
-class Literal:
-    """The decay written out, parameter by parameter and neuron by neuron."""
-
-    def __init__(self, name: str, biases: bool = False) -> None:
-        self.name, self.biases = name, biases
-        self.buffers: dict[tuple[str, int], torch.Tensor] = {}
-        self.kinds = (*LINEAR_OR_CONV, nn.BatchNorm2d) if biases else LINEAR_OR_CONV
-
-    def measure(self, model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return S of every parameter that decays, in its shape."""
-        seen = Watched(model, x, self.kinds)
-        found = {}
-        for name, layer in seen.layers.items():
-            if self.name in WEIGHTS:
-                found[f"{name}.weight"] = WEIGHTS[self.name](seen, name, layer.weight)
-                if self.biases and layer.bias is not None:
-                    found[f"{name}.bias"] = WEIGHTS[self.name](seen, name, layer.bias)
-                continue
-            values = torch.stack([self.of_neuron(seen, name, i) for i in range(width(layer))]).detach()
-            shape = torch.zeros_like(layer.weight)
-            for i in range(width(layer)):
-                rows(layer, shape, i)[...] = values[i]
-            found[f"{name}.weight"] = shape
-            if layer.bias is not None and (self.biases or self.name == "neuron-lobster"):
-                found[f"{name}.bias"] = values
-        return {name: value.detach() for name, value in found.items()}
-
-    def of_neuron(self, seen: Watched, name: str, i: int) -> torch.Tensor:
-        if self.name != "neuron-lobster":
-            return NEURONS[self.name](seen, name, i)
-        before = self.buffers.get((name, i), torch.zeros((), dtype=torch.float64))
-        self.buffers[name, i] = 0.9 * before + loss_moves(seen, name, i)
-        return self.buffers[name, i].abs()
-
-    def decay(self, model: nn.Module, sensitivities: dict[str, torch.Tensor]) -> None:
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, value in sensitivities.items():
-                w = parameters[name]
-                w -= LAMBDA * w * torch.maximum(torch.zeros_like(value), 1 - value)
-
-
-def rows(layer: nn.Module, values: torch.Tensor, i: int) -> torch.Tensor:
-    """Return what belongs to output ``i``: a view."""
-    if not isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):
-        return values[i]
-    inside = layer.out_channels // layer.groups
-    group, first = divmod(i, inside)
-    inputs = layer.in_channels // layer.groups
-    return values[group * inputs : (group + 1) * inputs, first]
 
 
 def optimizer_of(kind: str, model: nn.Module) -> torch.optim.Optimizer:
@@ -286,3 +79,262 @@ def test_decay_biases_acts_on_biases_and_batch_norm_by_the_same_formula(name: st
         train_step(theirs, other, x)
         literal.decay(theirs, sensitivities)
         assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_strength_zero_changes_nothing(name: str) -> None:
+    ours, x = traced(residual)
+    plain = copy.deepcopy(ours)
+    _, optimizer = attached(name, ours, strength=0.0, decay_biases=True)
+    train_step(ours, optimizer, x)
+    train_step(plain, optimizer_of("sgd", plain), x)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_what_is_sensitive_enough_is_not_decayed(name: str) -> None:
+    """Scale the inputs and the outputs up so that every S is at least 1."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.rand(parameter.shape) + 100)
+    x = torch.rand(4, 3).double() + 100
+    ours = network.trace(model, x).train()
+    x = x[:1] if name in ("neuron-lobster", "serene") else x  # means over the batch shrink what they measure
+    plain = copy.deepcopy(ours)
+    # the output layer has dy/dp = 1, whatever the scale: of serene only the hidden layer can be sensitive
+    layers = ["0"] if name.startswith("serene") and name != "serene-local" else ["0", "1"]
+    _, optimizer = attached(name, ours)
+
+    def step(net: nn.Module, through: torch.optim.Optimizer) -> None:
+        through.zero_grad()
+        (net(x) * torch.tensor([3.0, 5.0])).sum().backward()
+        through.step()
+
+    step(ours, optimizer)
+    step(plain, optimizer_of("sgd", plain))
+    for layer in layers:
+        assert torch.equal(ours.get_submodule(layer).weight, plain.get_submodule(layer).weight)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_decay_of_at_most_one_flips_no_sign_and_keeps_zeros(name: str) -> None:
+    ours, x = traced(conv)
+    with torch.no_grad():
+        ours.get_submodule("0").weight[:, 0] = 0
+    _, optimizer = attached(name, ours, strength=1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = [parameter.clone() for parameter in ours.parameters()]
+    train_step(ours, optimizer, x)
+    for old, new in zip(before, ours.parameters(), strict=True):
+        assert (old * new >= 0).all()
+        assert (new.abs() <= old.abs()).all()
+        assert not new[old == 0].any()
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_other_passes_between_steps_do_not_count(name: str) -> None:
+    ours, x = traced(mlp)
+    plain = copy.deepcopy(ours)
+    _, optimizer = attached(name, ours)
+    _, other = attached(name, plain)
+    for _ in range(2):
+        ours.eval()
+        ours(x + 1)
+        ours.train()
+        with torch.no_grad():
+            ours(x - 1)
+        loss_of(copy.deepcopy(ours)(x + 2)).backward()
+        train_step(ours, optimizer, x)
+        train_step(plain, other, x)
+    assert_same(ours, plain)
+
+
+@pytest.mark.parametrize("name", ["lobster", "neuron-lobster", "serene-local"])
+def test_accumulated_halves_of_a_batch_are_the_whole_batch(name: str) -> None:
+    ours, x = traced(conv)
+    x = torch.cat([x, -x[:1]])
+    whole = copy.deepcopy(ours)
+    target = torch.arange(4) % 3
+    for model, parts in ((ours, 2), (whole, 1)):
+        _, optimizer = attached(name, model)
+        optimizer.zero_grad()
+        for chosen in torch.arange(4).chunk(parts):
+            functional.cross_entropy(model(x[chosen]), target[chosen], reduction="sum").div(4).backward()
+        optimizer.step()
+    assert_same(ours, whole)
+
+
+@pytest.mark.parametrize("name", ["sensitivity", "sensitivity-lower-bound", "serene", "serene-lower-bound"])
+def test_accumulated_passes_give_the_mean_of_their_sensitivities(name: str) -> None:
+    ours, x = traced(conv)
+    theirs, literal = copy.deepcopy(ours), Literal(name)
+    _, optimizer = attached(name, ours)
+    other = optimizer_of("sgd", theirs)
+    parts = [x, 3 * x.flip(0)]
+    found = [literal.measure(theirs, part) for part in parts]
+    for part in parts:
+        loss_of(ours(part)).backward()
+        loss_of(theirs(part)).backward()
+    optimizer.step()
+    other.step()
+    literal.decay(theirs, {key: (found[0][key] + found[1][key]) / 2 for key in found[0]})
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_frozen_parameters_and_those_of_another_optimizer_are_not_decayed(name: str) -> None:
+    ours, x = traced(mlp)
+    first, last = ours.get_submodule("0"), ours.get_submodule("2")
+    first.weight.requires_grad_(False)
+    before = first.weight.clone(), last.weight.clone()
+    regularizer = REGULARIZERS[name](ours, strength=0.5)
+    optimizer = torch.optim.SGD([first.weight, first.bias], lr=0.0)
+    regularizer.attach(optimizer)
+    loss_of(ours(x)).backward()
+    first.weight.grad = torch.zeros_like(first.weight)  # left over from before it was frozen
+    optimizer.step()
+    assert torch.equal(first.weight, before[0])
+    assert torch.equal(last.weight, before[1])
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_layer_without_gradient_is_not_decayed(name: str) -> None:
+    layers = {"used": nn.Linear(3, 2), "unused": nn.Linear(3, 2)}
+    model = Forward(lambda net, x: (net.used(x), net.unused(x)), **layers).double()
+    ours = fx.symbolic_trace(model).train()
+    before = ours.get_submodule("unused").weight.clone()
+    _, optimizer = attached(name, ours, strength=0.5)
+    loss_of(ours(torch.rand(4, 3).double())[0]).backward()
+    optimizer.step()
+    assert torch.equal(ours.get_submodule("unused").weight, before)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_bfloat16_and_channels_last_change_little(name: str) -> None:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    x = torch.randn(16, 3, 8, 8)
+    plain = network.trace(nn.Sequential(*layers), x).train()
+    ours = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    _, optimizer = attached(name, ours, strength=0.5)
+    _, other = attached(name, plain, strength=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(ours(x.contiguous(memory_format=torch.channels_last)))
+    loss.backward()
+    optimizer.step()
+    train_step(plain, other, x)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.02 * b.norm()
+    assert ours.get_submodule("0").weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_detach_leaves_no_trace(name: str) -> None:
+    ours, x = traced(in_place)
+    plain = copy.deepcopy(ours)
+    regularizer, optimizer = attached(name, ours)
+    other = optimizer_of("sgd", plain)
+    loss = loss_of(ours(x))
+    regularizer.detach()
+    loss.backward()
+    optimizer.step()
+    train_step(plain, other, x)
+    assert_same(ours, plain)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in ours.modules())
+    assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_attached_networks_can_be_copied_and_pickled_without_their_hooks(name: str) -> None:
+    ours, x = traced(mlp)
+    _, optimizer = attached(name, ours)
+    file = io.BytesIO()
+    torch.save(ours, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    assert torch.equal(loaded.train()(x), ours(x))
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_saved_state_goes_on_exactly(name: str) -> None:
+    ours, x = traced(conv)
+    regularizer, optimizer = attached(name, ours)
+    train_step(ours, optimizer, x)
+    file = io.BytesIO()
+    torch.save(regularizer.state_dict(), file)
+    file.seek(0)
+    again = copy.deepcopy(ours)
+    resumed, other = attached(name, again)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for _ in range(2):
+        train_step(ours, optimizer, x)
+        train_step(again, other, x)
+    for a, b in zip(ours.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_its_state_neuron_lobster_goes_on_differently() -> None:
+    ours, x = traced(conv)
+    regularizer, optimizer = attached("neuron-lobster", ours)
+    train_step(ours, optimizer, x)
+    assert set(regularizer.state_dict()["buffers"]) == {"0", "3", "5"}
+    again = copy.deepcopy(ours)
+    _, other = attached("neuron-lobster", again)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train_step(ours, optimizer, x)
+    train_step(again, other, x)
+    assert not torch.equal(ours.get_submodule("0").weight, again.get_submodule("0").weight)
+
+
+def test_the_lower_bound_is_at_most_the_sensitivity() -> None:
+    model, x = traced(conv)
+    weights = []
+    for name in ("sensitivity-lower-bound", "sensitivity"):
+        ours = copy.deepcopy(model)
+        _, optimizer = attached(name, ours, strength=1.0)
+        optimizer.param_groups[0].update(lr=0.0)
+        train_step(ours, optimizer, x / 10)
+        weights.append(ours.get_submodule("0").weight.abs())
+    assert (weights[0] <= weights[1] + 1e-12).all()
+    assert (weights[0] < weights[1]).any()
+
+
+def test_attaching_again_lets_go_of_the_first_optimizer() -> None:
+    ours, x = traced(mlp)
+    regularizer, first = attached("lobster", ours)
+    second = optimizer_of("adamw", ours)
+    regularizer.attach(second)
+    plain = copy.deepcopy(ours)
+    train_step(ours, first, x)
+    train_step(plain, optimizer_of("sgd", plain), x)
+    assert_same(ours, plain)
+    assert not first._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_an_optimizer_of_another_network_is_rejected(name: str) -> None:
+    ours, _ = traced(mlp)
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    emptied = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    emptied.param_groups.clear()
+    for wrong in (optimizer, emptied):
+        with pytest.raises(
+            ConfigError, match="prune: optimizer must hold parameters of the network, not none of them; "
+        ):
+            REGULARIZERS[name](ours, strength=1e-4).attach(wrong)
+
+
+@pytest.mark.parametrize("strength", [-1e-4, math.nan, math.inf])
+def test_a_strength_that_is_negative_or_not_finite_is_rejected(strength: float) -> None:
+    ours, _ = traced(mlp)
+    with pytest.raises(
+        ConfigError, match=f"prune: regularizer_lambda must be finite and at least 0, not {strength}; "
+    ):
+        REGULARIZERS["lobster"](ours, strength=strength)

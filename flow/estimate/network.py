@@ -15,7 +15,7 @@ from flow.estimate.work import PRODUCTS, Work, constant_digits
 from flow.folding import hls4ml_streams
 from flow.fuse import fuse_batchnorm
 from flow.names import identifier
-from flow.network import NORMS, TRANSPOSED, WEIGHTED, Example, kind, output_nodes, shapes
+from flow.network import NORMS, TRANSPOSED, WEIGHTED, Example, calls, kind, output_nodes, shapes
 
 if TYPE_CHECKING:
     from torch import fx
@@ -42,7 +42,8 @@ _TABLES = ("Sigmoid", "Tanh", "ELU", "SELU", "GELU", "SiLU", "Mish", "Softplus",
 class Bits:
     """The widths that a float network will get; ``layers``: (weight, activation) bits of single layers, by name.
 
-    A layer's activation bits are those of the quantizer behind it. Joins go by their node's name.
+    A layer's activation bits are those of the quantizer behind it, which hand themselves on as in `flow.quantize`: an
+    activation or a max pool takes them over, a concatenation takes the widest. Joins go by their node's name.
     """
 
     weight: int
@@ -80,6 +81,7 @@ def network_work(
     if any(kind(module) in NORMS for module in graph.modules()):
         graph = fuse_batchnorm(graph)
     widths: dict[str, int] = {}
+    asked: dict[str, int | None] = {}
     forms: dict[str, tuple[int, ...]] = {}
     steps: list[Step] = []
     inputs, last = [], {node.name for node in output_nodes(graph)}
@@ -91,27 +93,37 @@ def network_work(
             continue
         sources = tuple(source.name for source in node.all_input_nodes if source.name in sizes)
         source = sources[0]
-        work = _work(graph, node, sizes, source, widths.get(source, bits.activation), bits)
+        input_bits = widths.get(source, bits.activation)
+        asked[node.name] = _asked(graph, node, asked, bits)
+        output_bits = asked[node.name] or (input_bits if _hands_on(graph, node) else bits.activation)
+        widths[node.name] = output_bits
+        work = _work(graph, node, sizes, source, (input_bits, output_bits), bits)
         form = forms.setdefault(source, sizes[source][1:])
         if work is None:
-            widths[node.name], forms[node.name] = widths.get(source, bits.activation), form
+            forms[node.name] = form
             steps.append(Step(None, sources, node.name))
             continue
         work = replace(work, scans=max(work.scans, math.prod(form[1:])), channels=form[0])
-        widths[node.name] = _width(graph, node, work.input_bits, bits)
         steps.append(Step(work, sources, node.name))
         if work.kind == PRODUCTS and node.name not in last:
-            steps.append(Step(_quantizer(work, widths[node.name]), (node.name,), node.name))
+            steps.append(Step(_quantizer(work, output_bits), (node.name,), node.name))
     return mark(steps, inputs, last)
 
 
-def _width(graph: fx.GraphModule, node: fx.Node, input_bits: int, bits: Bits) -> int:
-    """Return the bits of what a node hands on, quantized."""
-    if node.op != "call_module":
-        return bits.of(node.name)[1]
-    name = str(node.target)
-    stays = kind(graph.get_submodule(name)) in _WIDTH_STAYS and name not in bits.layers
-    return input_bits if stays else bits.of(name)[1]
+def _asked(graph: fx.GraphModule, node: fx.Node, asked: Mapping[str, int | None], bits: Bits) -> int | None:
+    """Return the bits that `Bits.layers` asks of what a node hands on, None for nothing: as quantize reads them."""
+    name = str(node.target) if node.op == "call_module" else node.name
+    if name in bits.layers:
+        return bits.layers[name][1]
+    sides = [asked.get(source.name) for source in node.all_input_nodes]
+    if calls(node, "cat") and any(sides):
+        return max(side or bits.activation for side in sides)
+    return sides[0] if _hands_on(graph, node) else None
+
+
+def _hands_on(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether a layer's result has the width of its input."""
+    return node.op == "call_module" and kind(graph.get_submodule(str(node.target))) in (*_FREE, *_WIDTH_STAYS)
 
 
 def _quantizer(work: Work, output_bits: int) -> Work:
@@ -133,11 +145,11 @@ def _work(
     node: fx.Node,
     sizes: Mapping[str, tuple[int, ...]],
     source: str,
-    input_bits: int,
+    ends: tuple[int, int],
     bits: Bits,
 ) -> Work | None:
+    input_bits, output_bits = ends
     _, channels, *extent = sizes[node.name]
-    output_bits = _width(graph, node, input_bits, bits)
     made = Work(node.name, "move", 1, channels, input_bits, output_bits, positions=math.prod(extent), scans=1)
     if node.op != "call_module":
         name = getattr(node.target, "__name__", str(node.target))

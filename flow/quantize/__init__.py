@@ -180,7 +180,7 @@ def _input_ports(quant: fx.GraphModule, example: Example) -> tuple[Port, ...]:
         width, fraction = int(quantizer.act_quant.bit_width()), 1 - exponent
         channels, *extents = tensor.shape[1:]
         name = "input" if len(nodes) == 1 else str(node.target)
-        dtype = FixedPoint(bool(quantizer.is_act_signed), width - fraction, fraction)
+        dtype = FixedPoint(bool(quantizer.act_quant.is_signed), width - fraction, fraction)
         ports.append(Port(name, (*extents, channels), dtype, 2 * mantissa))
     return tuple(ports)
 

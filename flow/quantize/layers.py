@@ -54,6 +54,9 @@ class Short(nn.Module):  # type: ignore[misc]
 class Share(nn.Module):  # type: ignore[misc]
     """The step of a bipolar quantizer, from its range."""
 
+    def __init__(self) -> None:  # Brevitas reads its arguments
+        super().__init__()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * BIPOLAR_SHARE
 
