@@ -3,11 +3,12 @@
     python benchmarks/pruning_lenet5.py [--seeds 0 1 2] [--data mnist fashion-mnist] [--cache FOLDER]
     python benchmarks/pruning_lenet5.py --table
 
-Dense baselines: 15 epochs of SGD. From there, in rounds: train with the regularizer until the plateau or for 3 epochs, go
-back to the best weights, zero channel groups under TWT; the next round trains the smaller network. The rounds end when
-training does not bring the *validation* error back to within 0.4 points of the dense network's. Then the networks of the
-rounds, the smallest first, are trained for 10 more epochs at a falling rate without a regularizer, until one is within 0.2
-points: that is the result. The test set decides nothing. ``magnitude`` is the same without a regularizer.
+Dense baselines: 15 epochs of SGD. From there, in rounds: train with the regularizer until the plateau or for 3
+epochs, go back to the best weights, zero channel groups under TWT; the next round trains the smaller network. The
+rounds end when training does not bring the *validation* error back to within 0.4 points of the dense network's.
+Then the networks of the rounds, the smallest first, are trained for 10 more epochs at a falling rate without a
+regularizer, until one is within 0.2 points: that is the result. The test set decides nothing. ``magnitude`` is the
+same without a regularizer.
 """
 
 from __future__ import annotations

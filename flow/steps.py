@@ -244,7 +244,11 @@ def predicted_hardware(context: Context, project: HlsProject) -> Figures:
     dense: Sequence[Any] = ()
     if "train" in context.entries:
         weight, activation = (max(b.values()) for b in (quantized.weight_bits, quantized.activation_bits))
-        bits = Bits(weight, activation, quantized.inputs[0].dtype.width)
+        layers = {
+            name: (quantized.weight_bits.get(name, weight), bits)
+            for name, bits in quantized.activation_bits.items()
+        }
+        bits = Bits(weight, activation, quantized.inputs[0].dtype.width, layers)
         dense = network_work(network.load(context.folder("train")), context.example, bits)
     reuse = {layer.name: layer.reuse_factor for layer in project.layers if layer.reuse_factor}
     pruned = graph_work(lower(qonnx_graph.load(quantized.onnx_path)))

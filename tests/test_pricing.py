@@ -30,6 +30,18 @@ def checked(*parts: dict[str, Any]) -> config.Config:
     [
         ((), Bits(6, 6, 8), {}),
         (({"quantize": {"weight_bits": 3, "input_bits": 4}},), Bits(3, 6, 4), {}),
+        (
+            (
+                {
+                    "quantize": {
+                        "weight_bits": 3,
+                        "layers": {"conv1": {"activation_bits": 4}, "fc1": {"weight_bits": 2}},
+                    }
+                },
+            ),
+            Bits(3, 6, 8, {"conv1": (3, 4), "fc1": (2, 6)}),
+            {},
+        ),
         (({"hls": {"ReuseFactor": 16}},), Bits(6, 6, 8), {"reuse_factor": 16}),
         (({"hls": {"Model": {"Strategy": "Latency"}}},), Bits(6, 6, 8), {"reuse_factor": 1}),
         (({"convert": {"io_type": "io_parallel"}},), Bits(6, 6, 8), {"io_type": "io_parallel"}),

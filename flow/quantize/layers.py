@@ -7,6 +7,9 @@ from typing import Any
 import brevitas.nn as qnn
 import numpy as np
 import torch
+from brevitas.export.onnx.qonnx.function import BrevitasQuantOp
+from brevitas.export.onnx.qonnx.handler import BrevitasActQuantProxyHandler
+from brevitas.export.onnx.qonnx.manager import QONNXManager
 from brevitas.inject.enum import QuantType, RestrictValueType
 from brevitas.quant import (
     Int8ActPerTensorFixedPoint,
@@ -27,23 +30,28 @@ SLOPE_BITS = 4
 
 SIGNIFICANT_BITS = 12
 """Of a free scale: the product of two is exact in float32, and sums in steps of it are exact in float64."""
-BIPOLAR_SHARE = 0.25
-"""A step of -1 and 1 is this share of the range, near the mean magnitude where numbers are normal."""
+_SHARES = {"bipolar": 0.25, "input": 2.0, "free": 0.5}
+"""What the step of 1 bit is in the place of 1, of what Brevitas takes: near the mean magnitude where numbers are normal;
+the largest number of an input; half of the largest number behind a ReLU."""
 
 
-class Short(nn.Module):  # type: ignore[misc]
-    """A number rounded to `SIGNIFICANT_BITS` significant bits; its gradient passes.
+class Step(nn.Module):  # type: ignore[misc]
+    """The step of a quantizer: a share of what its range gives, rounded to `SIGNIFICANT_BITS` bits where it is short.
 
-    ``held``: what it gives in the place of that, once it is frozen.
+    Its gradient passes. ``held``: what it gives in the place of that, once it is frozen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: float, short: bool) -> None:  # Brevitas fills them in by their names
         super().__init__()
+        self.share, self.short = share, short
         self.held: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.held is not None:
             return self.held.to(x.dtype)
+        x = x * self.share
+        if not self.short:
+            return x
         with torch.no_grad():
             mantissa, exponent = torch.frexp(x)
             whole = (mantissa * 2**SIGNIFICANT_BITS).round()
@@ -51,20 +59,10 @@ class Short(nn.Module):  # type: ignore[misc]
         return x + (near - x).detach() if x.requires_grad else near
 
 
-class Share(nn.Module):  # type: ignore[misc]
-    """The step of a bipolar quantizer, from its range."""
-
-    def __init__(self) -> None:  # Brevitas reads its arguments
-        super().__init__()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * BIPOLAR_SHARE
-
-
-def quantizer(bits: int, signed: bool, free: bool = False) -> nn.Module:
-    """Return a quantizer of activations with one scale; 1 bit with a sign is -1 or 1, in steps of it."""
+def quantizer(bits: int, signed: bool, free: bool = False, what: str = "") -> nn.Module:
+    """Return a quantizer of activations, or of an input, with one scale; 1 bit with a sign is -1 or 1 times it."""
     return qnn.QuantIdentity(  # type: ignore[no-any-return]
-        return_quant_tensor=True, **_activation(bits, signed, free)
+        return_quant_tensor=True, **_activation(bits, signed, free, what)
     )
 
 
@@ -73,14 +71,34 @@ def relu(bits: int, free: bool = False) -> nn.Module:
     return qnn.QuantReLU(return_quant_tensor=True, **_activation(bits, False, free))  # type: ignore[no-any-return]
 
 
-def _activation(bits: int, signed: bool, free: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"bit_width": bits}
-    options["act_quant"] = Int8ActPerTensorFixedPoint if signed else Uint8ActPerTensorFixedPoint
-    if free:
-        options |= {"restrict_scaling_type": RestrictValueType.LOG_FP, "restrict_scale_threshold_impl": Short}
-    elif bits == 1 and signed:
-        options |= {"quant_type": QuantType.BINARY, "restrict_scale_threshold_impl": Share}
-    return options
+def _activation(bits: int, signed: bool, free: bool, what: str = "") -> dict[str, Any]:
+    share = 1.0
+    if bits == 1 and not (free and what == "input"):
+        share = _SHARES.get("bipolar" if signed else what or ("free" if free else ""), 1.0)
+    return {
+        "act_quant": Int8ActPerTensorFixedPoint if signed else Uint8ActPerTensorFixedPoint,
+        "bit_width": bits,
+        "restrict_scale_threshold_impl": Step,
+        "share": share,
+        "short": free,
+        **({"restrict_scaling_type": RestrictValueType.LOG_FP} if free else {}),
+        **({"quant_type": QuantType.BINARY} if bits == 1 and signed else {}),
+    }
+
+
+class _Unsigned(BrevitasActQuantProxyHandler):  # type: ignore[misc]
+    """Writes 1 bit without a sign as what it is, 0 or 1, where Brevitas would write -1 or 1."""
+
+    def prepare_for_export(self, module: Any) -> None:
+        super().prepare_for_export(module)
+        if not module.is_signed:
+            self.quant_op = BrevitasQuantOp
+
+
+class Exporter(QONNXManager):  # type: ignore[misc]
+    """Brevitas' export to QONNX, right at 1 bit."""
+
+    handlers = [_Unsigned, *QONNXManager.handlers]
 
 
 class Range(nn.Module):  # type: ignore[misc]
@@ -135,7 +153,9 @@ def weighted(
     if free:
         options |= {
             "weight_restrict_scaling_type": RestrictValueType.FP,
-            "weight_restrict_scale_threshold_impl": Short,
+            "weight_restrict_scale_threshold_impl": Step,
+            "weight_share": 1.0,
+            "weight_short": True,
             "weight_scaling_stats_impl": FreeRange,
         }
     made: Any

@@ -39,13 +39,11 @@ def export(quant: fx.GraphModule, example: Example, path: Path) -> None:
         example: one sample.
         path: the file to write.
     """
-    from brevitas.export import export_qonnx
-
-    from flow.quantize.layers import Values
+    from flow.quantize.layers import Exporter, Values
 
     raw = path.with_suffix(".raw.onnx")
     with qonnx_graph.quiet():
-        export_qonnx(Values(quant).eval(), args=example, export_path=str(raw), dynamo=False)
+        Exporter.export(Values(quant).eval(), args=example, export_path=str(raw), dynamo=False)
     names = [
         (network.kind(quant.get_submodule(node.target)), str(node.target))
         if node.op == "call_module"

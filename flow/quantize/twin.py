@@ -249,4 +249,5 @@ class _Builder:
                 f"quantize: quantizer at {name_of(node)!r} must have 2 bits or more, not 1, where numbers can be "
                 'negative and scales are free; set its activation_bits to 2, or scales = "power-of-two"'
             )
-        self.graph.add_submodule(name, layers.quantizer(state.bits, state.signed, self.widths.free))
+        what = "input" if node.op == "placeholder" else ""
+        self.graph.add_submodule(name, layers.quantizer(state.bits, state.signed, self.widths.free, what))
