@@ -156,8 +156,8 @@ class Trained:
 class Pruned:
     """A network of the same shape whose pruned channels or weights are zero; ``stopped`` says why there are no more.
 
-    ``pruned``: the rows of each layer that are gone whole. ``figures_before``, ``figures_after``: parameters, MACs of one
-    sample, and the figures of the cost that a budget named, of what is not pruned.
+    ``pruned``: the rows of each layer that are gone whole. ``figures_before``, ``figures_after``: parameters, MACs of
+    one sample, and the figures of the cost that a budget named, of what is not pruned.
     """
 
     model: Any
@@ -184,10 +184,26 @@ class Simplified:
 
 
 @dataclass(frozen=True)
+class FloatBound:
+    """How far a QONNX file with free scales, executed in float32, was off the exact integers, over a whole test set.
+
+    ``bound_steps``: how far float32 can be off before a quantizer, in its steps. ``ties``: numbers that a quantizer
+    rounded to the other side of a tie for that. ``samples``: those with another output for that; ``output_lsb``: by how
+    much at most.
+    """
+
+    bound_steps: float
+    ties: int
+    samples: int
+    output_lsb: int
+
+
+@dataclass(frozen=True)
 class Quantized:
     """A QONNX file with the samples that prove it equal to torch (``golden_path``, an .npz).
 
-    ``history``, ``stopped``: the losses of the fine-tuning's epochs, and why there are no more.
+    ``history``, ``stopped``: the losses of the fine-tuning's epochs, and why there are no more. ``float_bound``: where
+    scales are free; else torch and the file are equal.
     """
 
     onnx_path: Path
@@ -200,6 +216,7 @@ class Quantized:
     activation_bits: Mapping[str, int]
     history: tuple[Mapping[str, float], ...] = ()
     stopped: str = ""
+    float_bound: FloatBound | None = None
 
 
 @dataclass(frozen=True)

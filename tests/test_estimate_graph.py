@@ -148,6 +148,7 @@ def test_joins_tables_and_grouped_convs_are_counted() -> None:
 def test_a_layer_without_hardware_is_refused() -> None:
     example = torch.zeros(1, 2, 4, 4)
     with pytest.raises(
-        UnsupportedError, match=r"^estimate: layer '0' \(ConvTranspose2d\) is not supported; take an upsampling"
+        UnsupportedError,
+        match=r"^estimate: layer '0' \(ConvTranspose2d\) is not supported; take an upsampling",
     ):
         network_work(trace(nn.Sequential(nn.ConvTranspose2d(2, 2, 2)), example), example, Bits(6, 6, 8))

@@ -35,11 +35,11 @@ def checked(*parts: dict[str, Any]) -> config.Config:
                 {
                     "quantize": {
                         "weight_bits": 3,
-                        "layers": {"conv1": {"activation_bits": 4}, "fc1": {"weight_bits": 2}},
+                        "layers": {"conv1": {"activation_bits": 4}, "fc": {"weight_bits": 2}},
                     }
                 },
             ),
-            Bits(3, 6, 8, {"conv1": (3, 4), "fc1": (2, 6)}),
+            Bits(3, 6, 8, {"conv1": (3, 4), "fc": (2, 6)}),
             {},
         ),
         (({"hls": {"ReuseFactor": 16}},), Bits(6, 6, 8), {"reuse_factor": 16}),

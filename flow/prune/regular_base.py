@@ -112,12 +112,6 @@ class Regularizer:
                 found[f"{name}.bias"] = module.bias
         return found
 
-    def _measures(self) -> bool:
-        """Tell whether a forward pass now is one of training."""
-        import torch
-
-        return bool(self._handles) and self.graph.training and torch.is_grad_enabled()
-
     def _add(self, name: str, value: torch.Tensor) -> None:
         """Add one measurement to the mean of a layer or parameter."""
         self._sums[name] = self._sums[name] + value if name in self._sums else value

@@ -32,7 +32,7 @@ class Neurons(Regularizer):
         ]
 
     def _seen(self, name: str, module: nn.Module, _inputs: Any, value: torch.Tensor) -> None:
-        if self._measures() and value.requires_grad:
+        if self.graph.training and value.requires_grad:
             self._use(name, value)
 
     def _use(self, name: str, value: torch.Tensor) -> None:
@@ -71,21 +71,19 @@ class NeuronLobster(Neurons):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the running sums b, by layer."""
-        return {"buffers": {name: value.clone() for name, value in self._buffers.items()}}
+        return {"buffers": dict(self._buffers)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` returned."""
         self._buffers = {
-            name: value.detach().to(self.layers[name].weight.device, copy=True)
-            for name, value in state["buffers"].items()
+            name: value.to(self.layers[name].weight.device) for name, value in state["buffers"].items()
         }
 
     def _use(self, name: str, value: torch.Tensor) -> None:
         value.register_hook(partial(self._came_back, name))
 
     def _came_back(self, name: str, gradient: torch.Tensor) -> None:
-        if self._handles:
-            self._add(name, self._over_neurons(name, gradient))
+        self._add(name, self._over_neurons(name, gradient))
 
     def _of_neurons(self) -> Mapping[str, torch.Tensor]:
         means = self._means()
@@ -133,7 +131,7 @@ class Serene(Neurons):
 
     def _passed(self, _module: nn.Module, _inputs: Any, result: Any) -> None:
         edges, self._edges = self._edges, []
-        outputs = batch_outputs(result) if edges and self._measures() else None
+        outputs = batch_outputs(result) if edges else None
         if outputs is None:
             return
         sums: dict[int, torch.Tensor] = {}

@@ -34,7 +34,7 @@ class Sensitivity(Regularizer):
         return [self.graph.register_forward_hook(Hook(self._passed))]
 
     def _passed(self, _module: nn.Module, _inputs: Any, result: Any) -> None:
-        outputs = batch_outputs(result) if self._measures() else None
+        outputs = batch_outputs(result) if self.graph.training else None
         chosen = {
             name: value
             for name, value in self._parameters().items()

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow import network, qonnx_graph, training
+from flow.fixed.lower import lower
 from flow.lsb import Golden, write_golden
+from flow.quantize.bounded import dequantized, frozen, integers, prove_bounded
 from flow.quantize.prepare import prepared
 from flow.quantize.proof import check_exact, export, prove_equal
 from flow.quantize.ranges import calibrate, needed_bias_bits
 from flow.quantize.rules import check_layers, check_weights
 from flow.quantize.samples import arrays, check_samples, predict
-from flow.quantize.tables import settle, tabulated
-from flow.quantize.twin import quantized_copy, without_softmax
-from flow.quantize.widths import Widths, check_bits, check_layer_bits
-from flow.types import Data, FixedPoint, Port, Progress, Quantized, silent
+from flow.quantize.tables import FUNCTIONS, settle, tabulated
+from flow.quantize.twin import TABLES, quantized_copy, without_softmax
+from flow.quantize.widths import Widths, check_bits, check_layer_bits, check_scales
+from flow.types import Data, FixedPoint, FloatBound, Port, Progress, Quantized, silent
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +44,7 @@ def quantize(
     input_bits: int = 8,
     bias_bits: int = 16,
     layers: Mapping[str, Mapping[str, int]] = {},
+    scales: str = "power-of-two",
     per_channel: bool = False,
     epochs: int = 20,
     learning_rate: float = 1e-3,
@@ -71,7 +74,9 @@ def quantize(
             quantizer behind the layer: its own, its activation's, or that of the sum that reads it). Sums,
             concatenations and products go by the name of their node (``add``, ``cat_1``). All sides of a sum share one
             quantizer: it has the largest width that they ask for, unless the sum's own name is given.
-        per_channel: one power-of-two scale an output channel of the weights, in place of one a layer.
+        scales: ``power-of-two``, or ``free``: numbers of 12 significant bits. Then torch in float64 equals the integers of
+            the hardware; the file, which is executed in float32, may round a tie to its other side (docs/algorithms/scales.md).
+        per_channel: one scale an output channel of the weights, in place of one a layer.
         epochs: of fine-tuning (QAT); the epoch of the least validation loss is kept. 0: calibrate only.
         learning_rate, batch_size: of the fine-tuning (Adam, half a cosine).
         patience: stop the fine-tuning after so many epochs without a better validation loss; ``None``: never.
@@ -90,6 +95,7 @@ def quantize(
     check_bits(
         weight_bits=weight_bits, activation_bits=activation_bits, input_bits=input_bits, bias_bits=bias_bits
     )
+    check_scales(scales)
     training.check_options(
         "quantize", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience
     )
@@ -100,12 +106,13 @@ def quantize(
     check_layer_bits(graph, layers)
     weighted = [str(node.target) for node, _ in network.weighted(graph)]
     biases = {name: layers.get(name, {}).get("bias_bits", bias_bits) for name in weighted}
-    widths = Widths(weight_bits, activation_bits, input_bits, biases, per_channel, layers=layers)
+    widths = Widths(weight_bits, activation_bits, input_bits, biases, per_channel, scales == "free", layers)
     check_weights(graph, widths)
     samples = tuple(array[:CALIBRATION_SAMPLES] for array in arrays(data.train[0]))
     quant, widths, stands = _calibrated(graph, widths, tuple(map(torch.from_numpy, samples)))
     sample = tuple(torch.from_numpy(array[:1]) for array in samples)
-    check_exact(without_softmax(tabulated(quant, sample)), samples)
+    if not widths.free:
+        check_exact(without_softmax(tabulated(quant, sample)), samples)
     fitted = training.Fitted((), "no epochs were asked for")
     if epochs:
         trunk = without_softmax(quant)
@@ -124,10 +131,7 @@ def quantize(
         )
     onnx_path = out / "model.onnx"
     export(quant, tuple(tensor[:1] for tensor in network.as_inputs(example)), onnx_path)
-    fixed = tabulated(quant, sample)
-    settle(fixed, onnx_path)
-    prove_equal(without_softmax(fixed), onnx_path, data.test[0], progress)
-    expected = predict(fixed, data.test[0])
+    expected, bound = _proven(quant, widths, onnx_path, data.test[0], sample, progress)
     write_golden(out / "golden.npz", Golden(arrays(data.test[0]), expected, data.test[1]))
     return Quantized(
         onnx_path=onnx_path,
@@ -140,7 +144,24 @@ def quantize(
         activation_bits=stands,
         stopped=fitted.stopped,
         history=fitted.history,
+        float_bound=bound,
     )
+
+
+def _proven(
+    quant: fx.GraphModule, widths: Widths, path: Path, samples: Any, sample: Any, progress: Progress
+) -> tuple[tuple[np.ndarray, ...], FloatBound | None]:
+    """Return what the network must give for the samples, and how far the file may be off."""
+    fixed = tabulated(quant, sample, FUNCTIONS if not widths.free else TABLES)
+    settle(fixed, path, free=widths.free)
+    if not widths.free:
+        prove_equal(without_softmax(fixed), path, samples, progress)
+        return predict(fixed, samples), None
+    exact = frozen(fixed, sample)
+    bound = prove_bounded(without_softmax(exact), path, samples, progress)
+    graph = lower(qonnx_graph.load(path))
+    given = dequantized(graph, integers(graph, samples), samples)
+    return tuple(array.astype(np.float32) for array in predict(exact, given, double=True)), bound
 
 
 def _traced(model: nn.Module, example: Example) -> fx.GraphModule:

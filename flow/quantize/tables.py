@@ -26,12 +26,15 @@ TOLERANCE = 1e-5
 """The largest difference of two float32 implementations, of values up to 1, or relative to larger ones."""
 
 
-def tabulated(quant: fx.GraphModule, sample: Any) -> fx.GraphModule:
+def tabulated(
+    quant: fx.GraphModule, sample: Any, functions: tuple[str, ...] = FUNCTIONS
+) -> fx.GraphModule:
     """Return a network that shares the modules of a calibrated one, but for tables in the place of functions.
 
     Args:
         quant: the network.
         sample: the inputs of one sample.
+        functions: the kinds that become tables.
     """
     from flow.quantize.layers import LookUp, inputs_of
 
@@ -39,19 +42,20 @@ def tabulated(quant: fx.GraphModule, sample: Any) -> fx.GraphModule:
     names = [
         str(node.target)
         for node in made.graph.nodes
-        if node.op == "call_module" and _kind(made, node) in FUNCTIONS
+        if node.op == "call_module" and _kind(made, node).replace("HardS", "Hards") in functions
     ]
     for name, given in zip(names, inputs_of(quant, names, sample), strict=True):
         made.set_submodule(name, LookUp(made.get_submodule(name), given))
     return made
 
 
-def settle(fixed: fx.GraphModule, onnx_path: Path) -> dict[str, int]:
+def settle(fixed: fx.GraphModule, onnx_path: Path, *, free: bool = False) -> dict[str, int]:
     """Make tables round as the file does; returns the number of places by layer.
 
     Args:
         fixed: what `tabulated` returned; its tables change.
         onnx_path: what was exported from the network.
+        free: scales are no powers of two; tables then hold what the quantizer behind makes of the file's values.
 
     Raises:
         MismatchError: a function differs by more than rounding.
@@ -74,6 +78,8 @@ def settle(fixed: fx.GraphModule, onnx_path: Path) -> dict[str, int]:
         if differ.any():
             table.values = np.where(differ, theirs, mine)
             changed[name] = int(differ.sum())
+        if free:
+            table.values = _rounded(fixed, node, theirs)
     return changed
 
 

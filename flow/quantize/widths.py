@@ -17,6 +17,7 @@ LIMITS = {"weight_bits": 16, "activation_bits": 16, "input_bits": 16, "bias_bits
 """The most bits of every kind of number; the least is 1."""
 _USUAL = {"bias_bits": "16 is usual"}
 _OF_WEIGHTS = ("weight_bits", "bias_bits")
+SCALES = ("power-of-two", "free")
 KEYS = ("weight_bits", "activation_bits", "bias_bits")
 """What a layer can have a width of its own for."""
 
@@ -57,6 +58,14 @@ def _check(subject: str, key: str, value: int) -> None:
     if not (whole and 1 <= value <= LIMITS[key]):
         raise ConfigError(
             f"{subject} must be in 1 to {LIMITS[key]}, not {value!r}; {_USUAL.get(key, '4 to 8 is usual')}"
+        )
+
+
+def check_scales(scales: str) -> None:
+    """Refuse scales that there are not."""
+    if scales not in SCALES:
+        raise ConfigError(
+            f"quantize: scales must be one of {', '.join(SCALES)}, not {scales!r}; power-of-two needs no multipliers"
         )
 
 
