@@ -43,13 +43,18 @@ def facts(config: Config) -> dict[str, Any]:
 
 
 def cost(config: Config, example: torch.Tensor) -> Callable[[fx.GraphModule], Mapping[str, float]] | None:
-    """Return the figures of the board for `flow.prune`; None where no budget asks for them."""
-    if not config.options("prune").get("budget"):
+    """Return the figures of the board for `flow.prune`; None where no budget asks for them.
+
+    A budget of ``interval_cycles`` and of resources is one of resources at that pace: layers are folded as far as it
+    allows. Otherwise they are folded as `flow.convert` does.
+    """
+    budget = config.options("prune").get("budget")
+    if not budget:
         return None
     from flow.estimate.budget import board_cost
     from flow.estimate.network import Bits
 
-    given = facts(config)
+    given, pace = facts(config), budget.get("interval_cycles")
     bits = given["bits"]
     return board_cost(
         example,
@@ -57,4 +62,5 @@ def cost(config: Config, example: torch.Tensor) -> Callable[[fx.GraphModule], Ma
         boards.load(config.board),
         io_type=given["io_type"],
         reuse_factor=given["reuse_factor"],
+        pace_cycles=int(pace) if pace and len(budget) > 1 and not given["reuse_factor"] else None,
     )

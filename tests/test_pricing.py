@@ -57,6 +57,17 @@ def test_the_cost_is_that_of_the_network_on_the_configs_board(
         assert cost(graph) == network_cost(graph, EXAMPLE, bits, boards.load(board), **options)
 
 
+def test_resources_beside_cycles_are_those_at_that_pace() -> None:
+    graph, board = network.trace(digits_cnn(), EXAMPLE), boards.load("pynq-z2")
+    both = {"prune": {"budget": {"dsps": 50, "interval_cycles": 2000}}}
+    cost = pricing.cost(checked(both), EXAMPLE)
+    assert cost is not None
+    assert cost(graph) == network_cost(graph, EXAMPLE, Bits(6, 6, 8), board, pace_cycles=2000)
+    alone = pricing.cost(checked({"prune": {"budget": {"interval_cycles": 2000}}}), EXAMPLE)
+    assert alone is not None
+    assert alone(graph) == network_cost(graph, EXAMPLE, Bits(6, 6, 8), board)
+
+
 def test_without_a_budget_there_is_no_cost() -> None:
     assert pricing.cost(checked({"prune": {"pruning_ratio": 0.5}}), EXAMPLE) is None
     assert pricing.cost(checked({"prune": {"budget": {}}}), EXAMPLE) is None
