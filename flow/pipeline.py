@@ -289,6 +289,10 @@ def _manifest(
         manifest["onnx"] = figures["simplify"]["onnx"]
     if "quantize" in figures:
         manifest["accuracy"]["quantized"] = figures["quantize"]["accuracy"]
+        manifest["quantization"] = {
+            key: figures["quantize"][key]
+            for key in ("weight_bits", "activation_bits", "bias_bits", "float_bound")
+        }
     if "compress" in figures:
         manifest["compress"] = dict(figures["compress"])
     manifest["training"] = {
@@ -324,7 +328,11 @@ def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         values = figures["simplify"]
         hops.append(_hop("pruned = simplified", values["samples"], values["max_error"], "relative"))
     if "quantize" in figures and "simplify" in figures:
-        hops.append(_hop("torch = QONNX", figures["quantize"]["samples"], 0, "LSB"))
+        bound = figures["quantize"]["float_bound"] or {"output_lsb": 0}
+        hop = _hop("torch = QONNX", figures["quantize"]["samples"], bound["output_lsb"], "LSB")
+        if bound["output_lsb"]:  # torch equals the integers; the file, in float32, was held to its bound
+            hop |= {"unit": "LSB (ties in float32)", "exact": True}
+        hops.append(hop)
     equality: dict[str, Any] = {"hops": hops}
     if "emulate" in figures:
         values = figures["emulate"]

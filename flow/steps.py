@@ -22,7 +22,17 @@ from flow.config import Config
 from flow.errors import UnsupportedError
 from flow.names import identifier
 from flow.store import Entry, write_atomically
-from flow.types import Data, FixedPoint, HlsLayer, HlsProject, LayerCost, Port, Progress, Quantized
+from flow.types import (
+    Data,
+    FixedPoint,
+    FloatBound,
+    HlsLayer,
+    HlsProject,
+    LayerCost,
+    Port,
+    Progress,
+    Quantized,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -190,6 +200,7 @@ def quantized_figures(made: Quantized) -> Figures:
         "bias_bits": dict(made.bias_bits),
         "weight_bits": dict(made.weight_bits),
         "activation_bits": dict(made.activation_bits),
+        "float_bound": dataclasses.asdict(made.float_bound) if made.float_bound else None,
     }
 
 
@@ -349,6 +360,7 @@ def load_quantized(entry: Entry) -> Quantized:
         bias_bits=figures["bias_bits"],
         weight_bits=figures["weight_bits"],
         activation_bits=figures["activation_bits"],
+        float_bound=FloatBound(**figures["float_bound"]) if figures["float_bound"] else None,
     )
 
 

@@ -222,7 +222,7 @@ def test_a_budget_for_a_network_without_channels_to_prune_is_refused():
         ),
         (
             {"pruning_ratio_dict": {"fc9": 0.5}},
-            "prune: pruning_ratio_dict must name layers of the network (fc1, fc2), not 'fc9'",
+            "prune: pruning_ratio_dict must name layers of the network (fc1, fc2, fc3), not 'fc9'",
         ),
         ({"round_to": 0}, "prune: round_to must be at least 1, not 0; 4 or 8 folds well"),
         ({"steps": 0}, "prune: steps must be at least 1, not 0; 8 is usual"),
@@ -247,6 +247,20 @@ def test_a_budget_for_a_network_without_channels_to_prune_is_refused():
 )
 def test_options_out_of_range_are_refused(options, message):
     assert refusal(networks.mlp(), **{"pruning_ratio": 0.5, **options}) == message
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "layer"),
+    [
+        (networks.mlp(), VECTOR, "fc3"),
+        (nn.Sequential(nn.Linear(6, 4), nn.Softmax(1), nn.Linear(4, 3), nn.Linear(3, 2)), VECTOR, "0"),
+    ],
+)
+def test_a_layer_whose_channels_cannot_go_is_refused(model, example, layer):
+    assert refusal(model, example, UnsupportedError, pruning_ratio_dict={layer: 0.5}) == (
+        f"prune: layer {layer!r} must have channels that may go, not only outputs of the network, or what a softmax "
+        "reads; leave it out of pruning_ratio_dict"
+    )
 
 
 def test_an_unknown_regularizer_is_refused():

@@ -12,6 +12,7 @@ from flow import qonnx_graph
 from flow.errors import MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph, Node, Rescale, Softmax, Table
+from flow.fixed.rounding import float_bounds
 from flow.lsb import placed
 from flow.types import HlsLayer, LayerCheck
 
@@ -73,6 +74,7 @@ def check_qonnx(graph: FixedGraph, samples: Samples, head: str) -> tuple[list[La
     """
     tied = np.zeros(len(samples.numbers), dtype=bool)
     checks: list[LayerCheck] = []
+    bounds = float_bounds(graph)
     for node in graph.nodes:
         tensor = node.output
         got = samples.values[tensor.name]
@@ -81,7 +83,7 @@ def check_qonnx(graph: FixedGraph, samples: Samples, head: str) -> tuple[list[La
             expected = _expected(node, samples.context[tensor.source])
             error = np.where(tied.reshape(-1, *(1,) * (got.ndim - 1)), 0, np.abs(expected - got))
             error[error <= (HEAD_LSB if isinstance(node, Softmax) else 0)] = 0
-            ties = _ties(node, samples, expected, error)
+            ties = _ties(node, samples, expected, error, bounds[tensor.name])
             wrong = (error > 0) & ~ties
             if wrong.any():
                 raise MismatchError(
@@ -161,15 +163,21 @@ def _expected(node: Node, values: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(np.rint(steps), tensor.dtype.minimum_lsb, tensor.dtype.maximum_lsb))
 
 
-def _ties(node: Node, samples: Samples, expected: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Tell which differences of one step come from a product next to a tie, rounded to its other side."""
+def _ties(
+    node: Node, samples: Samples, expected: np.ndarray, error: np.ndarray, bound: float
+) -> np.ndarray:
+    """Tell which differences of one step come from a product next to a tie, rounded to its other side.
+
+    ``bound``: how far float32 can be off, in steps.
+    """
     read = samples.quantized.get(node.output.source or "")
-    if read is None or not isinstance(node, Rescale) or node.plain:
+    exact_anyway = isinstance(node, Rescale) and node.plain and node.output.scale == (1.0,)
+    if read is None or not isinstance(node, Rescale) or exact_anyway:
         return np.zeros(error.shape, dtype=bool)
     before, scale = read
     real = (samples.context[before] / scale.astype(np.float64)).reshape(len(error), -1)
     exact = placed(real, node.output.order).reshape(error.shape)
-    beside = _TIE * np.maximum(1, np.abs(exact))
+    beside = np.maximum(_TIE * np.maximum(1, np.abs(exact)), min(bound, 0.5))
     whole = {"FLOOR": np.floor, "CEIL": np.ceil, "ROUND_TO_ZERO": np.trunc}.get(node.rounding, np.rint)
     sides = [np.clip(whole(exact + shift), node.minimum, node.maximum) for shift in (-beside, beside)]
     found = (expected, samples.values[node.output.name])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flow.errors import ConfigError
-from flow.prune.options import Options, check_names
+from flow.errors import ConfigError, UnsupportedError
+from flow.prune.options import Options
 from flow.prune.units import Units
 
 if TYPE_CHECKING:
@@ -138,7 +138,12 @@ class Goal:
 def _limits(units: Units, options: Options, trains: bool) -> tuple[np.ndarray, int]:
     """Return the most units of each class that may go, and of all together."""
     named = options.pruning_ratio_dict or {}
-    check_names("pruning_ratio_dict", named, {layer for layers in units.layers for layer in layers})
+    for layer in named:
+        if not any(layer in layers for layers in units.layers):
+            raise UnsupportedError(
+                f"prune: layer {layer!r} must have channels that may go, not only outputs of the network, or what a "
+                "softmax reads; leave it out of pruning_ratio_dict"
+            )
     sizes = np.bincount(units.classes, minlength=len(units.layers))
     searched = bool(options.budget) or (trains and options.schedule == "pwe")
     others = 1.0 if searched else 0.0  # what layers without a ratio of their own may lose

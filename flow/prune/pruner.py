@@ -358,6 +358,7 @@ def _units(
     sizes = network.shapes(graph, example)
     names = {str(node.target) for node, _ in network.weighted(graph)}
     check_names("ignored_layers", chosen.ignored_layers, names)
+    check_names("pruning_ratio_dict", chosen.pruning_ratio_dict or {}, names)
     score = chosen.score(has_samples)
     if chosen.granularity == "unstructured":
         return WeightUnits(graph, sizes, score, chosen.ignored_layers, chosen.seed)

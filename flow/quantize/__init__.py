@@ -21,7 +21,7 @@ from flow.quantize.rules import check_layers, check_weights
 from flow.quantize.samples import arrays, check_samples, predict
 from flow.quantize.tables import FUNCTIONS, settle, tabulated
 from flow.quantize.twin import TABLES, quantized_copy, without_softmax
-from flow.quantize.widths import Widths, check_bits, check_layer_bits, check_scales
+from flow.quantize.widths import Widths, check_bits, check_layer_bits, check_positive, check_scales
 from flow.types import Data, FixedPoint, FloatBound, Port, Progress, Quantized, silent
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def quantize(
     widths = Widths(weight_bits, activation_bits, input_bits, biases, per_channel, scales == "free", layers)
     check_weights(graph, widths)
     samples = tuple(array[:CALIBRATION_SAMPLES] for array in arrays(data.train[0]))
+    check_positive(input_bits, samples)
     quant, widths, stands = _calibrated(graph, widths, tuple(map(torch.from_numpy, samples)))
     sample = tuple(torch.from_numpy(array[:1]) for array in samples)
     if not widths.free:

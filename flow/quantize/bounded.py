@@ -206,7 +206,7 @@ class _Walk:
             given = self.values[name].reshape(len(error), -1)
             error = np.maximum(error, np.abs(given - wanted.reshape(given.shape)).max(1))
         bounds = [self.bounds[node.output.name] for node in self.graph.nodes if self.rounds(node)]
-        return FloatBound(max(bounds, default=0.0), self.ties, int((error > 0).sum()), int(error.max()))
+        return FloatBound(float(max(bounds, default=0.0)), self.ties, int((error > 0).sum()), int(error.max()))
 
     def rounds(self, node: Node) -> bool:
         return isinstance(node, Rescale | Table) and node.output.source in self.quantizers

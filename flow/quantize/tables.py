@@ -104,6 +104,8 @@ def _from_file(file: qonnx_graph.FileGraph, name: str, x: np.ndarray) -> np.ndar
     makers = {node.outputs[0]: node for node in file.nodes}
 
     def value(tensor: str) -> np.ndarray:
+        if tensor in file.constants:
+            return file.constants[tensor]
         node = makers.get(tensor)
         if node is None or not (node.name == name or node.name.startswith(f"{name}_")):
             return x

@@ -10,6 +10,7 @@ from flow import network
 from flow.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import fx
 
 LayerBits = Mapping[str, Mapping[str, int]]
@@ -59,6 +60,12 @@ def _check(subject: str, key: str, value: int) -> None:
         raise ConfigError(
             f"{subject} must be in 1 to {LIMITS[key]}, not {value!r}; {_USUAL.get(key, '4 to 8 is usual')}"
         )
+
+
+def check_positive(input_bits: int, samples: tuple[np.ndarray, ...]) -> None:
+    """Refuse 1 bit for inputs that can be negative."""
+    if input_bits == 1 and any((array < 0).any() for array in samples):
+        raise ConfigError("quantize: input_bits must be 2 or more for samples below 0, not 1; 8 is usual")
 
 
 def check_scales(scales: str) -> None:
