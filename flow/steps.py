@@ -254,7 +254,8 @@ def predicted_hardware(context: Context, project: HlsProject) -> Figures:
     quantized = load_quantized(context.entries["quantize"])
     dense: Sequence[Any] = ()
     if "train" in context.entries:
-        weight, activation = (max(b.values()) for b in (quantized.weight_bits, quantized.activation_bits))
+        weight = max(quantized.weight_bits.values())
+        activation = max(quantized.activation_bits.values(), default=weight)
         layers = {
             name: (quantized.weight_bits.get(name, weight), bits)
             for name, bits in quantized.activation_bits.items()

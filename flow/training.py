@@ -323,7 +323,9 @@ def _resumed(
 ) -> _Standing:
     import torch
 
-    model.load_state_dict(state["model"])
+    with torch.no_grad():  # Brevitas' load_state_dict would make parameters that no optimizer knows
+        for name, value in model.state_dict().items():
+            value.copy_(state["model"][name])
     optimizer.load_state_dict(state["optimizer"])
     order, everything = state["random"]
     generator.set_state(order)

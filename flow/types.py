@@ -187,12 +187,13 @@ class Simplified:
 class FloatBound:
     """How far a QONNX file with free scales, executed in float32, was off the exact integers, over a whole test set.
 
-    ``bound_steps``: how far float32 can be off before a quantizer, in its steps. ``ties``: numbers that a quantizer
-    rounded to the other side of a tie for that. ``samples``: those with another output for that; ``output_lsb``: by how
-    much at most.
+    ``bound_steps``: how far float32 can be off before a quantizer, in its steps, whatever the sample;
+    ``largest_steps``: how far it was. ``ties``: numbers that a quantizer rounded to the other side of a tie for that.
+    ``samples``: those with another output for that; ``output_lsb``: by how much at most.
     """
 
     bound_steps: float
+    largest_steps: float
     ties: int
     samples: int
     output_lsb: int

@@ -39,6 +39,8 @@ def test_the_manifest_holds_what_was_measured(finished: Path) -> None:
         "versions.torch",
     ):
         assert manifest[key] is not None
+    assert manifest["quantization.float_bound"] is None
+    assert manifest["quantization.weight_bits"]["fc"] == 6
     for stage in ("train", "quantize"):
         assert manifest[f"training.{stage}.stopped"] == "all epochs are done"
         assert len(manifest[f"training.{stage}.history"]) == SMALL[stage]["epochs"]
@@ -54,6 +56,32 @@ def test_the_manifest_holds_what_was_measured(finished: Path) -> None:
 def test_the_accuracy_of_the_csim_is_that_of_the_quantized_network(finished: Path) -> None:
     manifest = manifest_of(finished)
     assert manifest["emulation"]["accuracy"] == manifest["accuracy"]["quantized"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "unit", "state"),
+    [
+        (None, "LSB", "exact"),
+        ({"bound_steps": 0.01, "ties": 0, "samples": 0, "output_lsb": 0}, "LSB", "exact"),
+        (
+            {"bound_steps": 0.01, "ties": 9, "samples": 2, "output_lsb": 1},
+            "LSB (ties in float32)",
+            "equal to rounding",
+        ),
+    ],
+)
+def test_a_file_with_free_scales_is_not_said_to_be_exact_where_it_is_not(
+    bound: dict[str, float] | None, unit: str, state: str
+) -> None:
+    from flow.report.equality import state_of
+
+    figures = {
+        "simplify": {"samples": 256, "max_error": 0.0},
+        "quantize": {"samples": 360, "float_bound": bound},
+    }
+    hop = pipeline._equality(figures)["hops"][1]
+    assert (hop["name"], hop["unit"], state_of(hop)) == ("torch = QONNX", unit, state)
+    assert hop["max_error"] == (bound or {"output_lsb": 0})["output_lsb"]
 
 
 def test_a_second_run_takes_everything_from_the_store(copy: Path) -> None:

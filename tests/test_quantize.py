@@ -182,7 +182,7 @@ def test_the_quantizers_have_the_widths_asked_for(tmp_path: Path) -> None:
         **{(13, 5): (3, 1), (7, 13): (3, 1), (3, 7): (3, 1), (13,): (10, 1), (7,): (10, 1), (3,): (10, 1)},
     }
     assert made.inputs[0].dtype == FixedPoint(True, 1, 3)
-    assert (made.weight_bits, made.activation_bits) == (dict.fromkeys("023", 3), dict.fromkeys("023", 5))
+    assert (made.weight_bits, made.activation_bits) == (dict.fromkeys("023", 3), dict.fromkeys("012", 5))
 
 
 def test_the_golden_file_holds_the_whole_test_set() -> None:
@@ -282,20 +282,19 @@ def test_the_network_and_the_samples_stay_as_they_are(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize(("name", "least"), [("weight_bits", 1), ("activation_bits", 2), ("input_bits", 2)])
-@pytest.mark.parametrize("beyond", [-4, -1, None])
-def test_widths_out_of_range_are_refused(name: str, least: int, beyond: int | None, tmp_path: Path) -> None:
-    value = 17 if beyond is None else least + beyond
+@pytest.mark.parametrize("name", ["weight_bits", "activation_bits", "input_bits"])
+@pytest.mark.parametrize("value", [-3, 0, 17])
+def test_widths_out_of_range_are_refused(name: str, value: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         run(dense(), tmp_path, **{name: value})
-    assert str(error.value) == f"quantize: {name} must be in {least} to 16, not {value}; 4 to 8 is usual"
+    assert str(error.value) == f"quantize: {name} must be in 1 to 16, not {value}; 4 to 8 is usual"
 
 
-@pytest.mark.parametrize("value", [7, 33])
+@pytest.mark.parametrize("value", [0, 33])
 def test_biases_out_of_range_are_refused(value: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         run(dense(), tmp_path, bias_bits=value)
-    assert str(error.value) == f"quantize: bias_bits must be in 8 to 32, not {value}; 16 is usual"
+    assert str(error.value) == f"quantize: bias_bits must be in 1 to 32, not {value}; 16 is usual"
 
 
 @pytest.mark.parametrize("width", [2, 16])

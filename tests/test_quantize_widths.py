@@ -1,4 +1,4 @@
-"""Widths layer by layer, from 1 bit on: what was asked for stands in the file, torch and QONNX agree, and the C++ too."""
+"""Widths layer by layer, from 1 bit on: what was asked for stands in the file; torch, QONNX and C++ agree."""
 
 from __future__ import annotations
 
@@ -217,7 +217,9 @@ def test_a_sum_of_signs_is_exact() -> None:
 
 
 def test_a_function_of_a_sign_is_exact() -> None:
-    net = chain(fc=nn.Linear(5, 4), pool=nn.Flatten(), mid=nn.Linear(4, 4), act=nn.Tanh(), last=nn.Linear(4, 3))
+    net = chain(
+        fc=nn.Linear(5, 4), pool=nn.Flatten(), mid=nn.Linear(4, 4), act=nn.Tanh(), last=nn.Linear(4, 3)
+    )
     made = run(net, VECTOR, activation_bits=1)
     assert made.activation_bits["act"] == 1
     assert_exact(made, VECTOR)

@@ -274,6 +274,28 @@ def test_a_fit_goes_on_after_the_epoch_that_was_saved_last(tmp_path):
     assert calls[0][2] == "goes on after epoch 2"
 
 
+class Renewing(nn.Linear):
+    """A layer whose parameter is another object after a state was loaded, as Brevitas' scales are."""
+
+    def _load_from_state_dict(self, state, prefix, *rest):
+        super()._load_from_state_dict(state, prefix, *rest)
+        self.weight = nn.Parameter(self.weight.detach().clone())
+
+
+def test_a_fit_goes_on_with_the_parameters_that_the_optimizer_knows(tmp_path):
+    def made():
+        fit = Fit()
+        torch.manual_seed(0)
+        fit.model = Renewing(6, 3)
+        return fit
+
+    whole, killed, resumed = made(), made(), made()
+    with pytest.raises(KilledError):
+        killed.run(checkpoint=tmp_path / "fit.pt", progress=kill_after(2))
+    assert resumed.run(checkpoint=tmp_path / "fit.pt") == whole.run()
+    assert torch.equal(whole.model.weight, resumed.model.weight)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -163,9 +163,7 @@ def _expected(node: Node, values: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(np.rint(steps), tensor.dtype.minimum_lsb, tensor.dtype.maximum_lsb))
 
 
-def _ties(
-    node: Node, samples: Samples, expected: np.ndarray, error: np.ndarray, bound: float
-) -> np.ndarray:
+def _ties(node: Node, samples: Samples, expected: np.ndarray, error: np.ndarray, bound: float) -> np.ndarray:
     """Tell which differences of one step come from a product next to a tie, rounded to its other side.
 
     ``bound``: how far float32 can be off, in steps.

@@ -1,7 +1,7 @@
 """How far float32 execution of a file may lie from its exact numbers, before every quantizer.
 
-A sum of n products, each factor rounded once, is off by at most k u / (1 - k u) times the sum of the magnitudes, k being
-the number of roundings and u = 2**-24. Quantizers bring numbers back onto their grid, so that errors do not add up.
+A sum of n products, each factor rounded once, is off by at most k u / (1 - k u) times the sum of the magnitudes: k is
+the number of roundings, and u = 2**-24. Quantizers bring numbers back onto their grid, so that errors do not add up.
 
 Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1.
 """
@@ -60,7 +60,7 @@ def float_bounds(graph: FixedGraph) -> dict[str, float]:
 
 def _steps(tensor: Tensor) -> np.ndarray:
     """Return what one LSB of each channel is worth."""
-    return np.ldexp(np.array(tensor.scale), -tensor.dtype.fraction_bits)
+    return np.asarray(np.ldexp(np.array(tensor.scale), -tensor.dtype.fraction_bits))
 
 
 def _fresh(tensor: Tensor) -> Spread:
@@ -81,9 +81,7 @@ def _through(node: Node, given: list[Spread], graph: FixedGraph) -> Spread:
     if isinstance(node, Add):
         return Spread(sum(spread.magnitude for spread in given), roundings + 1)
     if isinstance(node, Mul):
-        return Spread(
-            math.prod(spread.magnitude for spread in given), sum(s.roundings for s in given) + 1
-        )
+        return Spread(math.prod(spread.magnitude for spread in given), sum(s.roundings for s in given) + 1)
     if isinstance(node, PRelu):
         slope = float(np.abs(node.slope).max()) * 2.0**-node.slope_dtype.fraction_bits
         return Spread(most * max(1.0, slope), roundings + 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 
 def search(
     scores: Sequence[Sequence[float]],
@@ -30,6 +32,7 @@ def search(
     Source: the published procedure of LOBSTER and SeReNe; one published version returns the middle of the
         last interval, which was never measured.
     """
+    known = np.unique(np.concatenate([np.asarray(layer, dtype=np.float64) for layer in scores]))
     bound = loss_before * (1 + twt)
     middle = sum(sum(layer) / len(layer) for layer in scores) / len(scores)
     loss_middle = loss_at(middle)
@@ -42,6 +45,10 @@ def search(
     previous = math.inf
     while abs(loss_low - loss_high) >= 0.05 * bound:
         candidate = (low + high) / 2
+        between = np.searchsorted(known, high) - np.searchsorted(known, low)
+        if between <= 1:  # every threshold from here on zeroes what one of the two ends does
+            unmeasured = between == 1 and loss_high == math.inf
+            return high if unmeasured and loss_at(high) <= bound else low
         if abs(candidate - previous) <= 1e-10:
             break
         loss = loss_at(candidate)

@@ -1,4 +1,4 @@
-"""Quantize: float -> QONNX, through Brevitas with power-of-two scales, calibrated and fine-tuned."""
+"""Quantize: float -> QONNX, through Brevitas, calibrated, fine-tuned and proven."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def quantize(
 ) -> Quantized:
     """Quantize a simplified network, fine-tune it, and export it as QONNX that equals torch exactly.
 
-    All scales are powers of two, one a tensor: weights and inputs signed, activations unsigned where they cannot be
-    negative, rounding half to even, saturating. All sides of a sum or concatenation share one quantizer. The README
+    Weights and inputs are signed, activations unsigned where they cannot be negative; rounding is half to even,
+    saturating. All sides of a sum or concatenation share one quantizer. The README
     beside this file says where quantizers stand, and what becomes of every layer.
 
     Args:
@@ -70,12 +70,13 @@ def quantize(
         activation_bits: 1 to 16; 1 bit is 0 or 1 in steps of the scale, or -1 or 1 where numbers can be negative.
         input_bits: 1 (0 or 1 in steps of the scale) to 16.
         bias_bits: 1 to 32; a layer whose biases do not fit takes more.
-        layers: the widths of single layers, by name: any of ``weight_bits``, ``bias_bits`` and ``activation_bits`` (of the
-            quantizer behind the layer: its own, its activation's, or that of the sum that reads it). Sums,
+        layers: the widths of single layers, by name: any of ``weight_bits``, ``bias_bits`` and ``activation_bits``
+            (of the quantizer behind the layer: its own, its activation's, or that of the sum that reads it). Sums,
             concatenations and products go by the name of their node (``add``, ``cat_1``). All sides of a sum share one
             quantizer: it has the largest width that they ask for, unless the sum's own name is given.
-        scales: ``power-of-two``, or ``free``: numbers of 12 significant bits. Then torch in float64 equals the integers of
-            the hardware; the file, which is executed in float32, may round a tie to its other side (docs/algorithms/scales.md).
+        scales: ``power-of-two``, or ``free``: numbers of 12 significant bits. Then torch in float64 equals the integers
+            of the hardware; the file, executed in float32, may round a tie to its other side
+            (docs/algorithms/scales.md has the bound).
         per_channel: one scale an output channel of the weights, in place of one a layer.
         epochs: of fine-tuning (QAT); the epoch of the least validation loss is kept. 0: calibrate only.
         learning_rate, batch_size: of the fine-tuning (Adam, half a cosine).
@@ -88,7 +89,7 @@ def quantize(
     Raises:
         ConfigError: an option is out of range, samples or labels do not fit.
         UnsupportedError: a layer that cannot be quantized exactly yet, or sums that float32 rounds.
-        MismatchError: torch and QONNX differ on a test sample.
+        MismatchError: torch and QONNX differ on a test sample, by more than the bound where scales are free.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""The proof where scales are free: torch in float64 equals the integers; the file in float32 leaves them at ties alone.
+"""The proof where scales are free: torch in float64 equals the integers, the file in float32 does but at ties.
 
-float32 rounds sums of products whose scales are no powers of two. A quantizer behind such a sum rounds to the other side
-of a tie where the exact sum lies as close to the tie as float32 can be off, and to no other number.
+float32 rounds sums of products whose scales are no powers of two. A quantizer behind such a sum rounds to the other
+side of a tie where the exact sum lies as close to the tie as float32 can be off, and to no other number.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import network, qonnx_graph
+from flow import qonnx_graph
 from flow.errors import MismatchError, UnsupportedError
 from flow.fixed.execute import execute
-from flow.fixed.graph import FixedGraph, Node, Rescale, Table, Tensor
+from flow.fixed.graph import Add, FixedGraph, Node, Relu, Rescale, Table, Tensor
 from flow.fixed.lower import lower
 from flow.fixed.rounding import float_bounds
 from flow.lsb import input_lsb, placed
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 BATCH = 256
 LARGEST = 1 << 22
 """Steps that float32 tells apart when they are multiplied with a free scale, and divided by it again."""
+_DIVIDED = 2.0**-22
+"""By how much, relatively, float32 is off where it multiplies with a scale, applies a ReLU and divides."""
 _BESIDE = 2.0**-30
 """float64 rounds sums of more than 53 bits."""
 
@@ -111,6 +113,7 @@ def prove_bounded(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress
         progress(min(part.stop, len(lsb[0])), len(lsb[0]), "executing QONNX")
     return FloatBound(
         bound_steps=max(one.bound_steps for one in found),
+        largest_steps=max(one.largest_steps for one in found),
         ties=sum(one.ties for one in found),
         samples=sum(one.samples for one in found),
         output_lsb=max(one.output_lsb for one in found),
@@ -137,7 +140,7 @@ def dequantized(graph: FixedGraph, lsb: list[np.ndarray], samples: Any) -> tuple
 
 def _steps(tensor: Tensor) -> np.ndarray:
     """Return what one LSB of each channel is worth."""
-    return np.ldexp(np.array(tensor.scale), -tensor.dtype.fraction_bits)
+    return np.asarray(np.ldexp(np.array(tensor.scale), -tensor.dtype.fraction_bits))
 
 
 def _in_steps(tensor: Tensor, values: np.ndarray) -> np.ndarray:
@@ -190,6 +193,8 @@ class _Walk:
         self.bounds = float_bounds(graph)
         self.values: dict[str, np.ndarray] = {}
         self.ties = 0
+        self.largest = 0.0
+        self.off: dict[str, float] = {}
 
     def through(self, lsb: list[np.ndarray], results: Mapping[str, np.ndarray]) -> FloatBound:
         """Return how far the file was off; ``results``: the integers of all samples."""
@@ -206,7 +211,9 @@ class _Walk:
             given = self.values[name].reshape(len(error), -1)
             error = np.maximum(error, np.abs(given - wanted.reshape(given.shape)).max(1))
         bounds = [self.bounds[node.output.name] for node in self.graph.nodes if self.rounds(node)]
-        return FloatBound(float(max(bounds, default=0.0)), self.ties, int((error > 0).sum()), int(error.max()))
+        return FloatBound(
+            float(max(bounds, default=0.0)), self.largest, self.ties, int((error > 0).sum()), int(error.max())
+        )
 
     def rounds(self, node: Node) -> bool:
         return isinstance(node, Rescale | Table) and node.output.source in self.quantizers
@@ -214,12 +221,14 @@ class _Walk:
     def judged(self, node: Node, exact: np.ndarray) -> np.ndarray:
         """Return what the file gives for a node, where it says so, unless float32 does not explain it."""
         tensor = node.output
-        if tensor.source not in self.context:
+        if tensor.source is None or tensor.source not in self.context:
             return exact
         found = _in_steps(tensor, self.context[tensor.source])
         if not self.rounds(node):
-            wrong = np.abs(found - exact) > self.bounds[tensor.name]
+            error = np.abs(found - exact)
+            wrong = error > self.bounds[tensor.name]
             made = exact
+            self.off[tensor.name] = float((error * _steps(tensor)).max(initial=0))
         else:
             made = np.rint(found).astype(np.int64)
             differ = made != exact
@@ -234,9 +243,24 @@ class _Walk:
             )
         return made
 
+    def measured(self, name: str) -> float | None:
+        """Return how far the file was off where sums end, as a real number; exact nodes of the integers are between."""
+        made = {node.output.name: node for node in self.graph.nodes}
+        while name not in self.off and name in made:
+            if made[name].output.source is not None or not isinstance(made[name], Rescale | Relu | Add):
+                return None
+            name = made[name].inputs[0]
+        return self.off.get(name)
+
     def beside_a_tie(self, node: Node) -> np.ndarray:
         """Tell where what a quantizer reads lies as close to a tie as float32 can be off."""
         before, scale = self.quantizers[str(node.output.source)]
         real = self.context[before].astype(np.float64) / scale.astype(np.float64)
         rows = placed(real.reshape(len(real), -1), node.output.order).reshape(len(real), *node.output.shape)
-        return np.asarray(np.abs(rows - np.floor(rows) - 0.5) <= self.bounds[node.output.name])
+        near = self.bounds[node.output.name]
+        measured = self.measured(node.inputs[0])
+        if measured is not None:  # with the division's rounding it is less than what float32 could be off
+            step = float(_steps(node.output).min())
+            near = min(near, measured / step + _DIVIDED * max(1, abs(node.output.dtype.maximum_lsb)))
+        self.largest = max(self.largest, float(near))
+        return np.asarray(np.abs(rows - np.floor(rows) - 0.5) <= near)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import brevitas.nn as qnn
 import numpy as np
@@ -31,8 +31,8 @@ SLOPE_BITS = 4
 SIGNIFICANT_BITS = 12
 """Of a free scale: the product of two is exact in float32, and sums in steps of it are exact in float64."""
 _SHARES = {"bipolar": 0.25, "input": 2.0, "free": 0.5}
-"""What the step of 1 bit is in the place of 1, of what Brevitas takes: near the mean magnitude where numbers are normal;
-the largest number of an input; half of the largest number behind a ReLU."""
+"""What 1 bit multiplies Brevitas' step with: near the mean magnitude where numbers are normal; the largest number of an
+input; half of the largest behind a ReLU."""
 
 
 class Step(nn.Module):  # type: ignore[misc]
@@ -98,7 +98,7 @@ class _Unsigned(BrevitasActQuantProxyHandler):  # type: ignore[misc]
 class Exporter(QONNXManager):  # type: ignore[misc]
     """Brevitas' export to QONNX, right at 1 bit."""
 
-    handlers = [_Unsigned, *QONNXManager.handlers]
+    handlers: ClassVar[list[type]] = [_Unsigned, *QONNXManager.handlers]
 
 
 class Range(nn.Module):  # type: ignore[misc]

@@ -26,9 +26,7 @@ TOLERANCE = 1e-5
 """The largest difference of two float32 implementations, of values up to 1, or relative to larger ones."""
 
 
-def tabulated(
-    quant: fx.GraphModule, sample: Any, functions: tuple[str, ...] = FUNCTIONS
-) -> fx.GraphModule:
+def tabulated(quant: fx.GraphModule, sample: Any, functions: tuple[str, ...] = FUNCTIONS) -> fx.GraphModule:
     """Return a network that shares the modules of a calibrated one, but for tables in the place of functions.
 
     Args:

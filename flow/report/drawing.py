@@ -176,15 +176,50 @@ def course(
     x_span: tuple[float, float],
     y_span: tuple[float, float],
     height: float = 84,
+    limit: float | None = None,
 ) -> Drawing:
-    """Draw a line through ``points`` (x, y) in the order given, with a dot on the last one."""
+    """Draw a line through ``points`` (x, y) in the order given, with a dot on the last one, and a ``limit`` dashed."""
     spots = [
         (place(x, *x_span), _round(height - place(y, *y_span) / 100 * height))
         for x, y in points
         if math.isfinite(x) and math.isfinite(y)
     ]
     shapes: list[Shape] = [Line(0, 0, 100, 0, "axis"), Line(0, height, 100, height, "axis")]
+    if limit is not None:
+        y = _round(height - place(limit, *y_span) / 100 * height)
+        shapes.append(Line(0, y, 100, y, "limit"))
     shapes += [Line(*first, *second, "trace") for first, second in itertools.pairwise(spots)]
     if spots:
         shapes.append(Dot(*spots[-1], 3.5, "after"))
+    return Drawing(height, tuple(shapes))
+
+
+def tradeoff(
+    points: Sequence[tuple[float, float, str]],
+    x_span: tuple[float, float],
+    y_span: tuple[float, float],
+    height: float = 190,
+) -> Drawing:
+    """Draw points (cost, accuracy, role) with stairs through the Pareto front, the chosen one on top.
+
+    Args:
+        points: role ``chosen``, ``front`` (no other is as cheap and as accurate) or ``beaten``.
+        x_span, y_span: the axes.
+        height: pixels.
+    """
+    spots = [
+        (place(x, *x_span), _round(height - place(y, *y_span) / 100 * height), role) for x, y, role in points
+    ]
+    stairs: list[tuple[float, float]] = []
+    for x, y, _ in sorted(spots):
+        if not stairs or y < stairs[-1][1]:
+            stairs.append((x, y))
+    shapes: list[Shape] = [Line(0, 0, 100, 0, "axis"), Line(0, height, 100, height, "axis")]
+    for (x1, y1), (x2, y2) in itertools.pairwise(stairs):
+        shapes += [Line(x1, y1, x2, y1, "trace"), Line(x2, y1, x2, y2, "trace")]
+    shapes += [Dot(x, y, 2.5, "beaten") for x, y, role in spots if role == "beaten"]
+    shapes += [Dot(x, y, 3.5, "on-front") for x, y, role in spots if role == "front"]
+    for x, y, role in spots:
+        if role == "chosen":
+            shapes += [Dot(x, y, 7, "chosen-ring"), Dot(x, y, 4, "after")]
     return Drawing(height, tuple(shapes))

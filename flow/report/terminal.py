@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flow.report import text
 from flow.report.equality import DIFFERS, NOT_RUN
 from flow.report.layers import COLUMNS, Cell, Layers
+from flow.report.pruning import NOT_MET, Pruning
+from flow.report.quantization import CHOSEN, Quantization
 from flow.report.storage import Storage
 from flow.report.view import View, view
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BAR_CELLS = 20
+COSTS_SHOWN = 4  # columns of a search that fit beside the widths
 SIZES = ("channels", "parameters", "MACs")
 SHORT = {"bits a weight": "bits/w", "bits an activation": "bits/a", "reuse factor": "reuse"}
 HARDWARE = tuple(title for title, *_ in COLUMNS if title not in SIZES)
@@ -40,6 +43,8 @@ def table(manifest: Mapping[str, Any]) -> Group:
     for titles in (SIZES, HARDWARE):
         shown = _layers(seen.layers, titles) if seen.layers else None
         parts += [shown, Text()] if shown else []
+    parts += [*_pruning(seen.pruning), Text()] if seen.pruning else []
+    parts += [*_quantization(seen.quantization), Text()] if seen.quantization else []
     parts += [_equality(seen), Text(), _budget(seen)]
     if seen.budget.command:
         tools = (
@@ -97,6 +102,43 @@ def _layers(layers: Layers, titles: Collection[str]) -> Table | None:
     totals = (_pair(layers.total.cells[index]) for index in chosen)
     made.add_row(_figure("total"), *totals, style="bold")
     return made
+
+
+def _pruning(pruned: Pruning) -> list[Any]:
+    """Show what was not the usual, and the figures with the budget that some of them had."""
+    parts: list[Any] = [_facts("pruning", pruned.facts)] if pruned.facts else []
+    if pruned.figures:
+        made = _table(("", "before", "after", *(("budget", "") if pruned.budgeted else ())))
+        for row in pruned.figures:
+            limit = f"≤ {row.limit}" if row.limit else ""
+            state = _figure(row.state, "bold red" if row.state == NOT_MET else "green")
+            cells = (_figure(limit), state) if pruned.budgeted else ()
+            made.add_row(_figure(row.title), _figure(row.before), _figure(row.after), *cells)
+        parts.append(made)
+    return parts
+
+
+def _quantization(quantized: Quantization) -> list[Any]:
+    """Show the options, and of a search the points that no other beats."""
+    parts: list[Any] = [_facts("quantization", quantized.facts)] if quantized.facts else []
+    if found := quantized.search:
+        made = _table(("weights/activations", *found.columns[:COSTS_SHOWN], ""))
+        for point in found.points:
+            mark, style = (point.state, "bold") if point.state == CHOSEN else ("", "")
+            made.add_row(
+                _figure(point.bits, style),
+                *(_figure(cell, style) for cell in point.cells[:COSTS_SHOWN]),
+                _figure(mark, "bold green"),
+            )
+        parts.append(made)
+        if found.beaten:
+            parts.append(_figure(f"and {len(found.beaten)} more, beaten in accuracy and cost", "dim"))
+        parts += [_figure(found.note, "dim")] if found.note else []
+    return parts
+
+
+def _facts(title: str, facts: Sequence[tuple[str, str]]) -> Any:
+    return _figure(f"{title}: {'; '.join(f'{name} {value}' for name, value in facts)}")
 
 
 def _equality(seen: View) -> Table:

@@ -13,8 +13,10 @@ from flow.report.budget import Budget, budget
 from flow.report.equality import Equality, equality
 from flow.report.hardware import Hardware, hardware
 from flow.report.layers import Layers, layers, total_of
+from flow.report.pruning import Pruning, pruning, remaining
+from flow.report.quantization import Quantization, quantization
 from flow.report.storage import Storage, storage
-from flow.report.text import number, section, tables, words
+from flow.report.text import number, section, words
 
 STAGES = ("train", "prune", "simplify", "quantize", "compress", "convert", "lower", "emulate", "synthesize")
 SPOKEN = {"float": "in float", "pruned": "pruned", "simplified": "simplified", "quantized": "quantized"}
@@ -42,26 +44,6 @@ class Accuracies:
 
 
 @dataclass(frozen=True)
-class Course:
-    """One quantity over the steps of pruning."""
-
-    title: str
-    high: str
-    low: str
-    last: str
-    picture: drawing.Drawing
-
-
-@dataclass(frozen=True)
-class Courses:
-    """The pruning's history."""
-
-    first_step: str
-    last_step: str
-    rows: tuple[Course, ...]
-
-
-@dataclass(frozen=True)
 class Duration:
     """The time of one stage."""
 
@@ -85,7 +67,8 @@ class View:
     accuracies: Accuracies | None
     layers: Layers | None
     hardware: Hardware | None
-    courses: Courses | None
+    pruning: Pruning | None
+    quantization: Quantization | None
     equality: Equality
     budget: Budget
     storage: Storage | None
@@ -110,7 +93,8 @@ def view(manifest: Mapping[str, Any]) -> View:
         accuracies=_accuracies(manifest),
         layers=layers(manifest),
         hardware=hardware(manifest),
-        courses=_courses(manifest),
+        pruning=pruning(manifest),
+        quantization=quantization(manifest),
         equality=chain,
         budget=use,
         storage=storage(manifest),
@@ -144,9 +128,12 @@ def _headline(manifest: Mapping[str, Any], chain: Equality, use: Budget) -> str:
     if None in macs:
         macs = [total_of(manifest, f"macs_{key}") for key in ("before", "after")]
     remain = []
-    if before is not None and after is not None:
+    weights = remaining(manifest)
+    if weights:
+        remain.append(f"{text.count(weights[1])} of {text.count(weights[0])} parameters")
+    elif before is not None and after is not None:
         remain.append(f"{text.count(after)} of {text.count(before)} channels")
-    if macs[0] and macs[1] is not None:
+    if macs[0] and macs[1] is not None and not weights:  # single weights that are zero leave no MAC out
         remain.append(f"{text.percent(macs[1] / macs[0], 1)} of the multiply-accumulates")
     parts = [f"{' and '.join(remain)} remain"] if remain else []
     parts += _accuracy_summary(manifest)
@@ -213,44 +200,6 @@ def _accuracies(manifest: Mapping[str, Any]) -> Accuracies | None:
             "Whiskers: 95% interval of each accuracy taken alone (Wilson)."
         )
     return Accuracies(tuple(rows), f"{span[0] * 100:.0f}%", f"{span[1] * 100:.0f}%", note)
-
-
-def _courses(manifest: Mapping[str, Any]) -> Courses | None:
-    history = tables(section(manifest, "pruning"), "history")
-    if not history:
-        return None
-    steps = [number(row.get("step")) for row in history]
-    xs = [float(index) for index in range(len(steps))] if None in steps else [float(x or 0) for x in steps]
-    span = (min(xs), max(xs))
-
-    def series(key: str) -> list[tuple[float, float]]:
-        pairs = ((x, number(row.get(key))) for x, row in zip(xs, history, strict=True))
-        return [(x, float(y)) for x, y in pairs if y is not None]
-
-    rows = []
-    channels = series("channels")
-    if channels:
-        before = number(section(manifest, "channels").get("before"))
-        top = max([y for _, y in channels] + ([float(before)] if before is not None else []) + [1.0])
-        rows.append(
-            Course(
-                "Channels left",
-                text.count(top),
-                "0",
-                text.count(channels[-1][1]),
-                drawing.course(channels, span, (0.0, top)),
-            )
-        )
-    accuracy = series("validation_accuracy")
-    if accuracy:
-        low, high = drawing.axis([y for _, y in accuracy], 0.01, 0.0, 1.0)
-        picture = drawing.course(accuracy, span, (low, high))
-        last = text.percent(accuracy[-1][1])
-        rows.append(Course("Validation accuracy", f"{high * 100:.0f}%", f"{low * 100:.0f}%", last, picture))
-    if not rows:
-        return None
-    first, last_step = ("first", "last") if None in steps else (text.count(xs[0]), text.count(xs[-1]))
-    return Courses(first, last_step, tuple(rows))
 
 
 def _durations(manifest: Mapping[str, Any]) -> tuple[Duration, ...]:
