@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flow.pipeline import run
     from flow.prune import Pruner, prune
     from flow.prune.scan import scan
-    from flow.quantize import quantize
+    from flow.quantize import quantize, search_bits
     from flow.simplify import simplify
     from flow.synthesize import synthesize
     from flow.train import train
@@ -45,6 +45,7 @@ __all__ = [
     "read_onnx",
     "run",
     "scan",
+    "search_bits",
     "simplify",
     "synthesize",
     "train",
@@ -56,6 +57,7 @@ _HOMES = {
     "load_weights": ("compress", "load"),
     "read_onnx": ("onnx_model", "read"),
     "run": ("pipeline", "run"),
+    "search_bits": ("quantize", "search_bits"),
     "scan": ("prune.scan", "scan"),
     "write_onnx": ("onnx_model", "write"),
 }

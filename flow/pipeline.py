@@ -212,6 +212,8 @@ def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
         parts["board"] = [repr(load_board(config.board)), config.synth_clk_period_ns]
     if stage.name == "prune" and config.options("prune").get("budget"):
         parts["budget"] = pricing.facts(config)
+    if stage.name == "quantize" and {"max_accuracy_drop", "bit_budget"} & set(config.options("quantize")):
+        parts["budget"] = pricing.facts(config)
     if stage.name == "simplify":
         parts["onnx"] = config.options("onnx")
     if not stage.reads:
@@ -291,7 +293,7 @@ def _manifest(
         manifest["accuracy"]["quantized"] = figures["quantize"]["accuracy"]
         manifest["quantization"] = {
             key: figures["quantize"][key]
-            for key in ("weight_bits", "activation_bits", "bias_bits", "float_bound")
+            for key in ("weight_bits", "activation_bits", "bias_bits", "float_bound", "precision")
         }
     if "compress" in figures:
         manifest["compress"] = dict(figures["compress"])

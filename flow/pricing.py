@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import fx
 
+    from flow.quantize.search import BitsCost
+
 
 def facts(config: Config) -> dict[str, Any]:
     """Return what the figures depend on: the board, the bit widths of ``[quantize]``, the folding that is asked for.
@@ -64,3 +66,18 @@ def cost(config: Config, example: torch.Tensor) -> Callable[[fx.GraphModule], Ma
         reuse_factor=given["reuse_factor"],
         pace_cycles=int(pace) if pace and len(budget) > 1 and not given["reuse_factor"] else None,
     )
+
+
+def bits_cost(config: Config, example: torch.Tensor) -> BitsCost | None:
+    """Return the figures of the board at chosen widths, for the search of ``[quantize]``; None where there is none.
+
+    See `flow.estimate.budget.bits_cost` for the folding.
+    """
+    options = config.options("quantize")
+    if options.get("max_accuracy_drop") is None and not options.get("bit_budget"):
+        return None
+    from flow.estimate.budget import bits_cost as made
+
+    given = facts(config)
+    board = boards.load(config.board)
+    return made(example, board, io_type=given["io_type"], reuse_factor=given["reuse_factor"])

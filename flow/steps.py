@@ -175,7 +175,7 @@ def adopt(context: Context, out: Path) -> Figures:
 
 def quantize(context: Context, out: Path) -> Figures:
     """Quantize, fine-tune, export, prove."""
-    from flow import network
+    from flow import network, pricing
     from flow.quantize import quantize as stage
 
     made = stage(
@@ -184,6 +184,7 @@ def quantize(context: Context, out: Path) -> Figures:
         out=out,
         data=context.data,
         **context.options("quantize"),
+        cost=pricing.bits_cost(context.config, context.example),
         seed=context.config.seed,
         checkpoint=context.checkpoint,
         progress=context.progress,
@@ -201,6 +202,7 @@ def quantized_figures(made: Quantized) -> Figures:
         "weight_bits": dict(made.weight_bits),
         "activation_bits": dict(made.activation_bits),
         "float_bound": dataclasses.asdict(made.float_bound) if made.float_bound else None,
+        "precision": dataclasses.asdict(made.precision) if made.precision else None,
     }
 
 

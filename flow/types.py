@@ -200,6 +200,33 @@ class FloatBound:
 
 
 @dataclass(frozen=True)
+class BitsPoint:
+    """One choice of widths as it was measured: loss and accuracy by calibration alone, and the figures of its cost.
+
+    ``name``: ``N bits`` where all widths are equal, ``one width`` where one alone is lowered, ``mixed`` otherwise.
+    """
+
+    name: str
+    layers: Mapping[str, Mapping[str, int]]
+    loss: float
+    accuracy: float
+    cost: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The widths that a search chose, and everything that it measured, over ``samples`` validation samples."""
+
+    layers: Mapping[str, Mapping[str, int]]
+    accuracy: float
+    float_accuracy: float
+    cost: Mapping[str, float]
+    objective: str
+    points: tuple[BitsPoint, ...]
+    samples: int
+
+
+@dataclass(frozen=True)
 class Quantized:
     """A QONNX file with the samples that prove it equal to torch (``golden_path``, an .npz).
 
@@ -218,6 +245,7 @@ class Quantized:
     history: tuple[Mapping[str, float], ...] = ()
     stopped: str = ""
     float_bound: FloatBound | None = None
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,45 @@ def board_cost(
     return cost
 
 
+def bits_cost(
+    example: Example,
+    board: Board,
+    *,
+    io_type: str | None = None,
+    reuse_factor: int | None = None,
+    pace_cycles: int | None = None,
+) -> Callable[[fx.GraphModule, Bits], dict[str, float]]:
+    """Return the ``cost`` of `flow.search_bits`: the figures of a network at some widths.
+
+    All are compared at one folding: ``reuse_factor``, or ``pace_cycles``, or the interval of the first network that it
+    is called with, folded as the stage convert folds it. See `network_cost`.
+    """
+    _check(io_type, reuse_factor, pace_cycles)
+    sizes: dict[str, tuple[int, ...]] = {}
+    pace = [pace_cycles]
+
+    def cost(graph: fx.GraphModule, bits: Bits) -> dict[str, float]:
+        sizes.update(sizes or shapes(graph, example))
+
+        def at(reuse: int | None, cycles: int | None) -> dict[str, float]:
+            return network_cost(
+                graph,
+                example,
+                bits,
+                board,
+                io_type=io_type,
+                reuse_factor=reuse,
+                pace_cycles=cycles,
+                sizes=sizes,
+            )
+
+        if reuse_factor is None and pace[0] is None:
+            pace[0] = int(at(None, None)["interval_cycles"])
+        return at(reuse_factor, pace[0])
+
+    return cost
+
+
 def narrowed_shapes(
     graph: fx.GraphModule, known: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]] | None:

@@ -113,7 +113,8 @@ def _bits(given: Mapping[str, int | None]) -> Bits:
         if not 1 <= value <= 32:
             raise ConfigError(f"fit: {name} must be in 1 to 32, not {value}; 6 is usual")
         values.append(value)
-    return Bits(*values)
+    weight, activation, given_input = values
+    return Bits(weight, activation, given_input)
 
 
 def _of_file(path: Path, bits: Mapping[str, int | None]) -> Source:

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flow import network, qonnx_graph, training
+from flow.errors import ConfigError
 from flow.fixed.lower import lower
 from flow.lsb import Golden, write_golden
 from flow.quantize.bounded import dequantized, frozen, integers, prove_bounded
-from flow.quantize.prepare import prepared
+from flow.quantize.build import CALIBRATION_SAMPLES, calibrated, traced
+from flow.quantize.calibration import Calibration
 from flow.quantize.proof import check_exact, export, prove_equal
-from flow.quantize.ranges import calibrate, needed_bias_bits
-from flow.quantize.rules import check_layers, check_weights
+from flow.quantize.rules import check_weights
 from flow.quantize.samples import arrays, check_samples, predict
+from flow.quantize.search import BitsCost, search_bits
 from flow.quantize.tables import FUNCTIONS, settle, tabulated
-from flow.quantize.twin import TABLES, quantized_copy, without_softmax
+from flow.quantize.twin import TABLES, without_softmax
 from flow.quantize.widths import Widths, check_bits, check_layer_bits, check_positive, check_scales
 from flow.types import Data, FixedPoint, FloatBound, Port, Progress, Quantized, silent
 
 if TYPE_CHECKING:
-    import torch
     from torch import fx, nn
 
     from flow.network import Example
 
-CALIBRATION_SAMPLES = 512
+__all__ = ["quantize", "search_bits"]
 
 
 def quantize(
@@ -44,8 +44,15 @@ def quantize(
     input_bits: int = 8,
     bias_bits: int = 16,
     layers: Mapping[str, Mapping[str, int]] = {},
+    max_accuracy_drop: float | None = None,
+    bit_budget: Mapping[str, float] | None = None,
+    candidate_bits: tuple[int, ...] = (2, 3, 4, 6, 8),
+    cost: BitsCost | None = None,
     scales: str = "power-of-two",
     per_channel: bool = False,
+    calibration: str = "max",
+    percentile: float = 99.9,
+    bias_correction: bool = False,
     epochs: int = 20,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
@@ -74,10 +81,19 @@ def quantize(
             (of the quantizer behind the layer: its own, its activation's, or that of the sum that reads it). Sums,
             concatenations and products go by the name of their node (``add``, ``cat_1``). All sides of a sum share one
             quantizer: it has the largest width that they ask for, unless the sum's own name is given.
+        max_accuracy_drop: search the widths of all layers that cost the fewest LUTs while the calibrated network's
+            validation accuracy is at most this below the float one's; fine-tuning follows. See `search_bits`.
+        bit_budget: or those that do best within these limits of figures of ``cost``.
+        candidate_bits: the widths that a search may choose; ``weight_bits`` and ``activation_bits`` do not count then.
+        cost: gives figures of a network at some widths, for a search; a config takes the board's estimate.
         scales: ``power-of-two``, or ``free``: numbers of 12 significant bits. Then torch in float64 equals the integers
             of the hardware; the file, executed in float32, may round a tie to its other side
             (docs/algorithms/scales.md has the bound).
         per_channel: one scale an output channel of the weights, in place of one a layer.
+        calibration: ``max``, ``percentile`` (of the magnitudes of activations), or ``mse``: the ranges of activations
+            and weights with the least squared error (docs/algorithms/calibration.md).
+        percentile: in (50, 100].
+        bias_correction: take what quantizing adds to the mean of each layer's outputs from its biases; before training.
         epochs: of fine-tuning (QAT); the epoch of the least validation loss is kept. 0: calibrate only.
         learning_rate, batch_size: of the fine-tuning (Adam, half a cosine).
         patience: stop the fine-tuning after so many epochs without a better validation loss; ``None``: never.
@@ -97,12 +113,40 @@ def quantize(
         weight_bits=weight_bits, activation_bits=activation_bits, input_bits=input_bits, bias_bits=bias_bits
     )
     check_scales(scales)
+    how = Calibration(calibration, percentile, bias_correction)
     training.check_options(
         "quantize", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience
     )
     out.mkdir(parents=True, exist_ok=True)
+    precision = None
+    if max_accuracy_drop is not None or bit_budget:
+        if cost is None:
+            raise ConfigError(
+                "quantize: cost must be given for a search of widths, not left out; see flow.estimate.budget"
+            )
+        precision = search_bits(
+            model,
+            example,
+            data=data,
+            cost=cost,
+            max_accuracy_drop=max_accuracy_drop,
+            bit_budget=bit_budget,
+            candidate_bits=candidate_bits,
+            layers=layers,
+            input_bits=input_bits,
+            bias_bits=bias_bits,
+            scales=scales,
+            per_channel=per_channel,
+            calibration=calibration,
+            percentile=percentile,
+            bias_correction=bias_correction,
+            seed=seed,
+            checkpoint=None if checkpoint is None else checkpoint.with_suffix(".search"),
+            progress=progress,
+        )
+        layers, weight_bits, activation_bits = precision.layers, max(candidate_bits), max(candidate_bits)
     training.seed_everything(seed)
-    graph = _traced(model, example)
+    graph = traced(model, example)
     check_samples(graph, data, epochs)
     check_layer_bits(graph, layers)
     weighted = [str(node.target) for node, _ in network.weighted(graph)]
@@ -111,7 +155,7 @@ def quantize(
     check_weights(graph, widths)
     samples = tuple(array[:CALIBRATION_SAMPLES] for array in arrays(data.train[0]))
     check_positive(input_bits, samples)
-    quant, widths, stands = _calibrated(graph, widths, tuple(map(torch.from_numpy, samples)))
+    quant, widths, stands = calibrated(graph, widths, tuple(map(torch.from_numpy, samples)), how)
     sample = tuple(torch.from_numpy(array[:1]) for array in samples)
     if not widths.free:
         check_exact(without_softmax(tabulated(quant, sample)), samples)
@@ -147,6 +191,7 @@ def quantize(
         stopped=fitted.stopped,
         history=fitted.history,
         float_bound=bound,
+        precision=precision,
     )
 
 
@@ -164,33 +209,6 @@ def _proven(
     graph = lower(qonnx_graph.load(path))
     given = dequantized(graph, integers(graph, samples), samples)
     return tuple(array.astype(np.float32) for array in predict(exact, given, double=True)), bound
-
-
-def _traced(model: nn.Module, example: Example) -> fx.GraphModule:
-    """Return the network as a graph that `quantized_copy` takes."""
-    from torch import nn
-
-    if network.kind(model) in network.MODULES:
-        model = nn.Sequential(model)  # one layer is a network, too
-    graph = network.trace(model, example)
-    shapes = network.shapes(graph, example)
-    check_layers(graph, shapes)
-    return prepared(graph, shapes)
-
-
-def _calibrated(
-    graph: fx.GraphModule, widths: Widths, samples: tuple[torch.Tensor, ...]
-) -> tuple[fx.GraphModule, Widths, dict[str, int]]:
-    """Return the quantized network with its ranges set, the widths with the biases' that it needs, and activations'."""
-    with qonnx_graph.quiet():
-        while True:  # widths only grow, up to MAX_BIAS_BITS
-            quant, stands = quantized_copy(graph, widths)
-            calibrate(quant, samples)
-            needed = needed_bias_bits(quant, list(widths.bias), tuple(tensor[:1] for tensor in samples))
-            wider = {name: max(width, needed[name]) for name, width in widths.bias.items()}
-            if wider == widths.bias:
-                return quant, widths, stands
-            widths = replace(widths, bias=wider)
 
 
 def _input_ports(quant: fx.GraphModule, example: Example) -> tuple[Port, ...]:

@@ -114,6 +114,7 @@ class Range(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.bits = bit_width
         self.channels = stats_reduce_dim
+        self.share: torch.Tensor | float = 1.0  # of a calibration that clips weights
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
         size = weights.abs()
@@ -125,7 +126,7 @@ class Range(nn.Module):  # type: ignore[misc]
                 span = mean * (1 if self.bits == 1 else 1.5)
             else:  # the nearest power of two; half of the span is a step of 2 bits
                 span = mean * 2**-0.5 * (1 if self.bits == 1 else 3)
-        span = torch.maximum(span, span.detach().amax() * SPREAD)
+        span = torch.maximum(span * self.share, span.detach().amax() * SPREAD)
         return torch.where(span > 0, span, torch.ones_like(span))
 
 

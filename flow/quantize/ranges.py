@@ -6,17 +6,36 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from flow.quantize.calibration import DEAD, Calibration, set_ranges, set_weight_ranges
+
 if TYPE_CHECKING:
     import torch
     from torch import fx
 
 MAX_BIAS_BITS = 32
-_DEAD = 1e-9
-"""Activations below are zero: they get the range 1, where Brevitas takes 1e-10, which is not a power of two."""
 
 
-def calibrate(quant: fx.GraphModule, samples: tuple[torch.Tensor, ...]) -> None:
-    """Set the range of every quantizer of activations; a shared one spans the largest of its tensors."""
+def calibrate(
+    quant: fx.GraphModule, samples: tuple[torch.Tensor, ...], how: Calibration | None = None
+) -> None:
+    """Set the range of every quantizer of activations, and of weights where the least squared error is asked for.
+
+    Args:
+        quant: what `quantized_copy` returned.
+        samples: one tensor an input (samples, ...).
+        how: ``None``: the largest magnitude.
+    """
+    how = how or Calibration()
+    if how.method == "mse":
+        set_weight_ranges(quant)
+    if how.method == "max":
+        _span_largest(quant, samples)
+    else:
+        set_ranges(quant, samples, how)
+
+
+def _span_largest(quant: fx.GraphModule, samples: tuple[torch.Tensor, ...]) -> None:
+    """Set ranges to the largest magnitudes, as Brevitas counts them; a shared one spans the largest of its tensors."""
     import torch
     from brevitas.graph.calibrate import calibration_mode
 
@@ -39,10 +58,10 @@ def calibrate(quant: fx.GraphModule, samples: tuple[torch.Tensor, ...]) -> None:
         for path, parameter in quant.named_parameters():
             if path.endswith("scaling_impl.value"):  # the logarithm of the range
                 name = path.partition(".act_quant.")[0]
-                if ranges.get(name, 0.0) > _DEAD:
+                if ranges.get(name, 0.0) > DEAD:
                     parameter.fill_(math.log2(ranges[name]))
-                if not 2**parameter > _DEAD:
-                    parameter.zero_()
+                if not 2**parameter > DEAD:
+                    parameter.zero_()  # Brevitas takes 1e-10, which is not a power of two
 
 
 def needed_bias_bits(

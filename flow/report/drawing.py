@@ -199,6 +199,7 @@ def tradeoff(
     x_span: tuple[float, float],
     y_span: tuple[float, float],
     height: float = 190,
+    limit: float | None = None,
 ) -> Drawing:
     """Draw points (cost, accuracy, role) with stairs through the Pareto front, the chosen one on top.
 
@@ -206,6 +207,7 @@ def tradeoff(
         points: role ``chosen``, ``front`` (no other is as cheap and as accurate) or ``beaten``.
         x_span, y_span: the axes.
         height: pixels.
+        limit: the least accuracy that was asked for, dashed.
     """
     spots = [
         (place(x, *x_span), _round(height - place(y, *y_span) / 100 * height), role) for x, y, role in points
@@ -215,6 +217,9 @@ def tradeoff(
         if not stairs or y < stairs[-1][1]:
             stairs.append((x, y))
     shapes: list[Shape] = [Line(0, 0, 100, 0, "axis"), Line(0, height, 100, height, "axis")]
+    if limit is not None:
+        y = _round(height - place(limit, *y_span) / 100 * height)
+        shapes.append(Line(0, y, 100, y, "limit"))
     for (x1, y1), (x2, y2) in itertools.pairwise(stairs):
         shapes += [Line(x1, y1, x2, y1, "trace"), Line(x2, y1, x2, y2, "trace")]
     shapes += [Dot(x, y, 2.5, "beaten") for x, y, role in spots if role == "beaten"]

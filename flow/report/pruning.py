@@ -89,8 +89,10 @@ def remaining(manifest: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def figure(key: str, value: float | None) -> str:
-    """Write one figure; a share in percent."""
-    return text.percent(value, 1) if key == "board_share" else text.count(value)
+    """Write one figure: a share in percent, estimates as whole numbers."""
+    if key == "board_share":
+        return text.percent(value, 1)
+    return text.count(round(value) if value is not None and abs(value) >= 10 else value)
 
 
 def _facts(given: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

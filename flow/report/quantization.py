@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from flow.report.pruning import TITLES, figure
 from flow.report.text import number, section, tables, words
 
 SHOWN = 12  # rows in the open; more of them, and those that are beaten fold away
+DEPTH = 0.1  # points more than this below the best accuracy would press all others together
 CHOSEN, FRONT, BEATEN = "chosen", "front", "beaten"
 
 
@@ -49,7 +51,10 @@ class Quantization:
 def quantization(manifest: Mapping[str, Any]) -> Quantization | None:
     """Read the stage quantize; ``None`` where nothing is known of it."""
     given = section(manifest, "quantization")
-    found = Quantization(_facts(manifest, given), _search(section(given, "precision")))
+    found = Quantization(
+        _facts(manifest, given),
+        _search(section(given, "precision"), section(section(manifest, "config"), "quantize")),
+    )
     return found if given and (found.facts or found.search) else None
 
 
@@ -93,52 +98,54 @@ class _Measured:
     accuracy: float
     figures: Mapping[str, float]
     cost: float
+    chosen: bool
 
 
-def _search(given: Mapping[str, Any]) -> Search | None:
-    measured = [_measured(point, words(given.get("cost"))) for point in tables(given, "points")]
-    known = [point for point in measured if point is not None]
+def _search(given: Mapping[str, Any], options: Mapping[str, Any]) -> Search | None:
+    """Read a `flow.types.Precision` of plain values."""
+    objective = words(given.get("objective")) or "cost"
+    chosen = section(given, "layers")
+    known = [
+        point
+        for row in tables(given, "points")
+        if (point := _measured(row, objective, section(row, "layers") == chosen)) is not None
+    ]
     if not known:
         return None
-    index = number(given.get("chosen"))
-    at = int(index) if index is not None and 0 <= index < len(measured) else -1
-    chosen = measured[at] if at >= 0 else None
-    states = [CHOSEN if point is chosen else _state(point, known) for point in known]
-    order = sorted(range(len(known)), key=lambda place: (known[place].cost, -known[place].accuracy))
-    keys = list(dict.fromkeys(key for point in known for key in point.figures))
+    known.sort(key=lambda point: (point.cost, -point.accuracy))
+    states = [CHOSEN if point.chosen else _state(point, known) for point in known]
+    keys = _telling(known, objective)
     rows = [
-        Point(known[i].bits, (text.percent(known[i].accuracy), *_cells(known[i], keys)), states[i])
-        for i in order
+        Point(point.bits, (text.percent(point.accuracy), *_cells(point, keys)), state)
+        for point, state in zip(known, states, strict=True)
     ]
     long = len(rows) > SHOWN
-    name = TITLES.get(words(given.get("cost")) or "", words(given.get("cost")) or "cost")
-    costs, shares = [point.cost for point in known], [point.accuracy for point in known]
-    x_span, y_span = _nice(costs), drawing.axis(shares, 0.01, 0.0, 1.0)
-    spots = [(p.cost, p.accuracy, state) for p, state in zip(known, states, strict=True)]
+    picture, ends, hidden = _picture(known, states, _least(given, options))
     return Search(
-        note=words(given.get("note")) or "",
+        note=" ".join((*_asked(given, options, objective), *hidden)),
         columns=("accuracy", *(TITLES.get(key, key) for key in keys)),
         points=tuple(row for row in rows if not long or row.state != BEATEN),
         beaten=tuple(row for row in rows if long and row.state == BEATEN),
-        cost=name,
-        x_ends=(text.count(x_span[0]), text.count(x_span[1])),
-        y_ends=(f"{y_span[0] * 100:.0f}%", f"{y_span[1] * 100:.0f}%"),
-        picture=drawing.tradeoff(spots, x_span, y_span) if len(known) > 1 else None,
+        cost=TITLES.get(objective, objective),
+        x_ends=(figure(objective, ends[0]), figure(objective, ends[1])),
+        y_ends=(f"{ends[2] * 100:.0f}%", f"{ends[3] * 100:.0f}%"),
+        picture=picture,
     )
 
 
-def _measured(point: Mapping[str, Any], cost: str | None) -> _Measured | None:
-    accuracy = number(point.get("accuracy"))
-    given = section(point, "figures")
+def _measured(row: Mapping[str, Any], objective: str, chosen: bool) -> _Measured | None:
+    accuracy = number(row.get("accuracy"))
+    given = section(row, "cost")
     figures = {str(key): found for key, value in given.items() if (found := number(value)) is not None}
-    price = figures.get(cost or "", number(point.get("cost")))
-    if accuracy is None or price is None:
+    if accuracy is None or objective not in figures:
         return None
-    return _Measured(bits_of(section(point, "layers")), float(accuracy), figures, float(price))
+    return _Measured(
+        bits_of(section(row, "layers")), float(accuracy), figures, float(figures[objective]), chosen
+    )
 
 
 def bits_of(layers: Mapping[str, Any]) -> str:
-    """Write the widths of all layers: ``6/6`` where they are equal, else those of each layer."""
+    """Write the widths of all layers: ``6/6`` where they are equal, else the most common and the others by name."""
     pairs = {}
     for name, value in layers.items():
         if isinstance(value, Mapping):
@@ -146,9 +153,12 @@ def bits_of(layers: Mapping[str, Any]) -> str:
             pairs[str(name)] = "/".join("-" if width is None else text.count(width) for width in both)
     if not pairs:
         return text.MISSING
-    if len(set(pairs.values())) == 1:
-        return next(iter(pairs.values()))
-    return ", ".join(f"{name} {pair}" for name, pair in pairs.items())
+    (usual, times), *_ = Counter(pairs.values()).most_common(1)
+    others = {name: pair for name, pair in pairs.items() if pair != usual or times == 1}
+    named = ", ".join(f"{name} {pair}" for name, pair in others.items())
+    if len(pairs) == 1 or not others:
+        return usual
+    return named if len(others) == len(pairs) else f"{usual}; {named}"
 
 
 def _state(point: _Measured, others: Sequence[_Measured]) -> str:
@@ -162,8 +172,58 @@ def _state(point: _Measured, others: Sequence[_Measured]) -> str:
     return BEATEN if beaten else FRONT
 
 
+def _telling(known: Sequence[_Measured], objective: str) -> list[str]:
+    """Return the figures that differ from point to point, the objective first."""
+    keys = dict.fromkeys(key for point in known for key in point.figures)
+    differing = [key for key in keys if len({point.figures.get(key) for point in known}) > 1]
+    return [objective, *(key for key in differing if key != objective)]
+
+
 def _cells(point: _Measured, keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(figure(key, point.figures.get(key)) for key in keys)
+
+
+def _least(given: Mapping[str, Any], options: Mapping[str, Any]) -> float | None:
+    """Return the least accuracy that was asked for."""
+    start, drop = number(given.get("float_accuracy")), number(options.get("max_accuracy_drop"))
+    return None if start is None or drop is None else start - drop
+
+
+def _asked(given: Mapping[str, Any], options: Mapping[str, Any], objective: str) -> list[str]:
+    """Return what was searched, and how it was measured, in sentences."""
+    drop, limits = number(options.get("max_accuracy_drop")), section(options, "bit_budget")
+    asked = ""
+    if drop is not None:
+        allowed = f"{drop * 100:g} point{'' if drop == 0.01 else 's'}"
+        asked = f"Searched: the least {TITLES.get(objective, objective)} at most {allowed} below float."
+    elif limits:
+        held = [
+            f"{TITLES.get(str(key), str(key))} ≤ {figure(str(key), number(limit))}"
+            for key, limit in limits.items()
+        ]
+        asked = f"Searched: the best accuracy within {', '.join(held)}."
+    samples, start = number(given.get("samples")), number(given.get("float_accuracy"))
+    on = f" on {text.plural(samples, 'validation sample')}" if samples is not None else ""
+    float_ = f"; float: {text.percent(start)}" if start is not None else ""
+    return [*([asked] if asked else []), f"Measured{on}, calibrated and not fine-tuned{float_}."]
+
+
+def _picture(
+    known: Sequence[_Measured], states: Sequence[str], least: float | None
+) -> tuple[drawing.Drawing | None, tuple[float, float, float, float], list[str]]:
+    """Return accuracy over cost, the ends of its axes, and a sentence where points lie too low to be drawn."""
+    top = max(point.accuracy for point in known)
+    kept = [max(point.accuracy for point in known if point.chosen)] if CHOSEN in states else []
+    floor = min([top - DEPTH, *kept, *([least] if least is not None else [])])
+    seen = [(p, state) for p, state in zip(known, states, strict=True) if p.accuracy >= floor]
+    heights = [point.accuracy for point, _ in seen] + ([least] if least is not None else [])
+    low, high = drawing.axis(heights, 0.01, 0.0, 1.0)
+    left, right = _nice([point.cost for point, _ in seen])
+    hidden = len(known) - len(seen)
+    note = [f"Not drawn: {hidden} below {text.percent(floor, 1)}."] if hidden else []
+    spots = [(point.cost, point.accuracy, state) for point, state in seen]
+    picture = drawing.tradeoff(spots, (left, right), (low, high), limit=least) if len(seen) > 1 else None
+    return picture, (left, right, low, high), note
 
 
 def _nice(values: Sequence[float]) -> tuple[float, float]:
