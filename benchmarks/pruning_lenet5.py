@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "neuron-lobster": {"regularizer": "neuron-lobster"},
     "serene": {"regularizer": "serene-lower-bound"},
 }
-STRENGTH, EPOCHS, PWE, PATIENCE, TWT, BATCHES = 1e-4, 48, 2, 2, 0.5, 180
+STRENGTH, EPOCHS, PWE, PATIENCE, TWT, BATCHES = 1e-4, 48, 2, 2, 0.8, 180
 RATE, LAST, MARGIN, ROUGHLY, SCORED = 0.1, 10, 0.2, 0.6, 2000
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 

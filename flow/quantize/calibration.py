@@ -18,7 +18,7 @@ METHODS = ("max", "percentile", "mse")
 DEAD = 1e-9
 """Activations below are zero: their range is 1."""
 _OCTAVES = range(2, -15, -1)
-_FINE = 32
+_FINE = 16
 """Candidates an octave of a free scale."""
 _WEIGHT_OCTAVES = (0, 1, -1, -2, -3, -4, -5, -6, -7, -8)
 _WEIGHT_FINE = (0.0, *(k / 16 for k in range(16, -97, -1) if k))
@@ -71,7 +71,7 @@ def squared_error(quantizer: Any, values: torch.Tensor, log_range: float) -> flo
 def least_error(quantizer: Any, seen: Observed, also: tuple[float, ...] = ()) -> float:
     """Return the logarithm of the range with the least sum (q(x) - x)^2; of equal ones the largest.
 
-    All powers of two from four times the largest magnitude to 2^-14 of it are tried; for free scales then 32 ranges an
+    All powers of two from four times the largest magnitude to 2^-14 of it are tried; for free scales then 16 ranges an
     octave around the best of them.
 
     Args:

@@ -232,10 +232,10 @@ class _Search:
         for bits in self.candidates:
             self._measure(self._uniform(bits), f"{bits} bits")
         if self.drop is None:
-            state = self._within_budget(start)
+            self._within_budget(start)
         else:
-            state = self._at_accuracy(start, self.bench.float_accuracy - self.drop)
-        point = self._measure(state)
+            self._at_accuracy(start)
+        point = self._best()
         return Precision(
             layers=point.layers,
             accuracy=point.accuracy,
@@ -246,9 +246,18 @@ class _Search:
             samples=len(self.bench.split[1]),
         )
 
-    def _at_accuracy(self, state: State, least: float) -> State:
+    def _best(self) -> BitsPoint:
+        """Return the best of all that was measured and holds the constraint."""
+        points = self.bench.points.values()
+        if self.drop is not None:
+            holding = [p for p in points if p.accuracy >= self.bench.float_accuracy - self.drop]
+            return min(holding, key=lambda p: (p.cost[self.objective], -p.accuracy))
+        fitting = [p for p in points if all(p.cost[name] <= limit for name, limit in self.budget.items())]
+        return min(fitting, key=lambda p: (-p.accuracy, p.loss))
+
+    def _at_accuracy(self, state: State) -> None:
         """Go down as long as the accuracy holds; a choice that breaks it is not tried again."""
-        best = self._measure(state)
+        best, least = self._measure(state), self.bench.float_accuracy - (self.drop or 0.0)
         if best.accuracy < least:
             raise ConfigError(
                 "quantize: max_accuracy_drop must be within reach of the widest candidates, but "
@@ -262,11 +271,8 @@ class _Search:
                 state = tried
             else:
                 blocked.add(moves[0])
-        uniform = [self._uniform(bits) for bits in self.candidates]
-        holding = [s for s in (state, *uniform) if self._measure(s).accuracy >= least]
-        return min(holding, key=lambda s: self._measure(s).cost[self.objective])
 
-    def _within_budget(self, state: State) -> State:
+    def _within_budget(self, state: State) -> None:
         """Go down until the budget is met, then up where there is room and the loss falls."""
         sensitivity = self._sensitivities(state)
         while self._excess(state):
@@ -290,8 +296,6 @@ class _Search:
                     and self._measure(tried).loss < self._measure(state).loss
                 ):
                     state, improved = tried, True
-        fitting = [s for s in (state, *map(self._uniform, self.candidates)) if not self._excess(s)]
-        return min(fitting, key=lambda s: (-self._measure(s).accuracy, self._measure(s).loss))
 
     def _sensitivities(self, widest: State) -> dict[tuple[Knob, int], float]:
         """Return how much the loss rises with one width lowered by itself."""
