@@ -57,7 +57,7 @@ class Case:
 
 CASES = {
     "demo": Case("demo CNN, digits", "digits", 10_000, 20, 1e-3, 8, 1149, 288, 360),
-    "lenet5": Case("LeNet-5, MNIST", "mnist", 100_000, 2, 1e-4, 4, 6000, 1000, 2000),
+    "lenet5": Case("LeNet-5, MNIST", "mnist", 100_000, 2, 1e-4, 4, 6000, 2000, 2000),
     "resnet8": Case("residual net, CIFAR-10", "cifar10", 300_000, 0, 1e-4, 0, 2000, 500, 1000, (4, 6, 8)),
 }
 
@@ -161,7 +161,8 @@ def search(net: str, case: Case, model: nn.Module, data: Data) -> None:
         best = min(held, key=lambda p: p.cost["luts"])
         chosen = {"bits": max(case.candidates), "layers": best.layers, "epochs": 0, "drop": drop}
         validation = {"validation": best.accuracy, "points": len(found.points)}
-        point(net, "searched", case, model, data, {**chosen, **validation})
+        for epochs in sorted({0, case.epochs}):
+            point(net, "searched", case, model, data, {**chosen, **validation, "epochs": epochs})
 
 
 def cost(model: nn.Module, data: Data, case: Case, bits: Bits) -> dict[str, float]:
@@ -195,7 +196,7 @@ def report(known: list[dict[str, Any]]) -> None:
 
 def label(row: Mapping[str, Any]) -> str:
     if row["kind"] == "searched":
-        return f"searched, {100 * row['drop']:g} points on validation"
+        return f"searched, {100 * row['drop']:g} points, {'QAT' if row['epochs'] else 'PTQ'}"
     return f"{row['bits']} bits, {'QAT' if row['epochs'] else 'PTQ'}"
 
 
@@ -222,7 +223,7 @@ def figures_of(net: str, mine: list[dict[str, Any]], start: float) -> None:
             narrow = min(row["bits"] for row in held)
             record(f"{NAME}_{net}_{word}", narrow, "bits, least uniform width within 1 point of float")
     uniform = [row for row in mine if row["kind"] == "uniform" and not row["epochs"]]
-    for row in (row for row in mine if row.get("drop") == 0.01):
+    for row in (row for row in mine if row.get("drop") == 0.01 and not row["epochs"]):
         rivals = [one["figures"]["luts"] for one in uniform if one["accuracy"] >= row["accuracy"]]
         if rivals:
             saved = round(1 - row["figures"]["luts"] / min(rivals), 3)
@@ -243,6 +244,7 @@ def plot(known: list[dict[str, Any]]) -> None:
         ("uniform, calibrated only", "uniform", False, "#000000", "o", ":"),
         ("uniform, fine-tuned", "uniform", True, "#009E73", "^", "-"),
         ("searched a layer, calibrated only", "searched", False, "#0072B2", "D", "--"),
+        ("searched a layer, fine-tuned", "searched", True, "#D55E00", "s", "-."),
     )
     figure, axes = plt.subplots(
         1, len(nets), figsize=(3.6 * len(nets), 3.6), layout="constrained", squeeze=False
@@ -265,7 +267,7 @@ def plot(known: list[dict[str, Any]]) -> None:
         axis.set(title=CASES[net].title, xlabel="thousand LUTs, estimated")
     axes[0][0].set_ylabel("accuracy, %")
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(PLOT, metadata={"Date": None})
     plt.close(figure)
 
