@@ -97,7 +97,7 @@ def data_for(name: str) -> Data:
 def batches(
     data: Data, generator: torch.Generator, shift: bool = False
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield an epoch of shuffled batches; CIFAR-10's images flipped and shifted, others on demand by up to one pixel."""
+    """Yield an epoch of shuffled batches; CIFAR-10's images flipped and shifted, others on demand by up to a pixel."""
     x, y = (torch.from_numpy(part) for part in data.train)
     order = torch.randperm(len(y), generator=generator)
     for chosen in order.split(BATCH):

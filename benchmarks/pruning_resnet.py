@@ -2,10 +2,10 @@
 
     python benchmarks/pruning_resnet.py [--seed 0] [--cache FOLDER]
 
-From the dense baseline (40 epochs, see `pruning_nets.py`), channel groups go in three steps by the criterion taylor until
-the MACs are at most 1 / 2.52 of the dense network's, with an epoch between; each step trains the smaller network. Then 65
-epochs at a rate that falls along half a cosine. All these epochs learn from the labels and from the dense network's outputs
-(distillation). The last epoch is the result, whatever the test set says.
+From the dense baseline (40 epochs, see `pruning_nets.py`), channel groups go in three steps by the criterion taylor
+until the MACs are at most 1 / 2.52 of the dense network's, with an epoch between; each step trains the smaller
+network. Then 65 epochs at a rate that falls along half a cosine. All these epochs learn from the labels and from
+the dense network's outputs (distillation). The last epoch is the result, whatever the test set says.
 """
 
 from __future__ import annotations

@@ -164,11 +164,22 @@ def _run(
         store.show(stage.name, entry)
         listener(stage.name, "cached" if cached[stage.name] else "done", 1, 1, "")
     manifest = _manifest(config, entries, cached, time.perf_counter() - started)
+    if _covered(out / "manifest.json", manifest["hashes"]):
+        return Manifest(out / "manifest.json", manifest)
     from flow.report import render
 
     write_atomically(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     write_atomically(out / "report.html", render(manifest))
     return Manifest(out / "manifest.json", manifest)
+
+
+def _covered(path: Path, hashes: Mapping[str, str]) -> bool:
+    """Tell whether a manifest tells of the same results and of later stages, too: a shorter run leaves it."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))["hashes"].items()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return bool(known > hashes.items())
 
 
 def _build(

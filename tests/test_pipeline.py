@@ -417,3 +417,12 @@ def test_a_full_disk_is_said_and_what_is_done_stays(finished: Path, disk: Callab
     again = pipeline.run(SMALL, out=out, last="quantize").values
     assert set(again["cached"].values()) == {True}
     assert again["hashes"]["quantize"] == manifest_of(finished)["hashes"]["quantize"]
+
+
+def test_a_shorter_run_of_the_same_results_leaves_the_report_of_the_whole(copy: Path) -> None:
+    before = {name: (copy / name).read_bytes() for name in ("manifest.json", "report.html")}
+    short = pipeline.run(SMALL, out=copy, last="train")
+    assert set(short.values["hashes"]) == {"train"}
+    assert {name: (copy / name).read_bytes() for name in before} == before
+    pipeline.run({**SMALL, "train": {"epochs": 1}}, out=copy, last="train")
+    assert (copy / "manifest.json").read_bytes() != before["manifest.json"]

@@ -132,7 +132,7 @@ def test_an_optimizer_of_something_else_is_refused(parameters):
 # ---------------------------------------------------------------- resume
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
@@ -147,10 +147,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, granularity, 
 
     def kill(done: int, total: int, text: str) -> None:
         if done == killed_after:
-            raise Killed
+            raise KilledError
 
     file = tmp_path / "prune.pt"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         prune(networks.mlp(), VECTOR, **options, checkpoint=file, progress=kill)
     calls = []
     resumed = prune(networks.mlp(), VECTOR, **options, checkpoint=file, progress=lambda *c: calls.append(c))

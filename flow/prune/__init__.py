@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,14 +157,14 @@ def _train(
     for epoch in range(first + 1, epochs + 1):
         if pruner.done:
             break
-        training.train_epoch(
+        loss = training.train_epoch(
             pruner.model,
             data.train,
             optimizer,
             batch_size=batch_size,
             generator=generator,
         )
-        pruner.epoch_end(evaluate)
+        pruner.epoch_end(evaluate if math.isfinite(loss) else partial(float, loss))
         checkpoint.save(
             {
                 "epoch": epoch,
