@@ -226,7 +226,7 @@ def finn(
 
         config = load(source)
         name, chosen, clock = config.name, board or config.board, config.synth_clk_period_ns
-        file = pipeline.run(source, last="quantize").path.parent / "quantize" / "model.onnx"
+        file = pipeline.run(source, last="quantize", keep_report=True).path.parent / "quantize" / "model.onnx"
     facts = load_board(chosen)
     period = clock or facts.clock_period_ns
     made = stage.finn(
@@ -305,7 +305,7 @@ def _scanned(path: Path | None, ratios: tuple[float, ...], listener: Listener) -
         raise ConfigError(
             "scan: network must be a float one, not a quantized file; name the network that it was made of"
         )
-    folder = pipeline.run(path, last="train", listener=listener).path.parent
+    folder = pipeline.run(path, last="train", listener=listener, keep_report=True).path.parent
     steps.use_threads(config.threads)
     data = load_data(**config.options("data"), seed=config.seed, base=config.base)
     options = {k: v for k, v in config.options("prune").items() if k in ("criterion", "ignored_layers")}

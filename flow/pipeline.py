@@ -86,6 +86,7 @@ def run(
     last: str | None = None,
     seed: int | None = None,
     listener: Listener | None = None,
+    keep_report: bool = False,
 ) -> Manifest:
     """Run the stages in order; those whose inputs, options and versions are unchanged come from the store.
 
@@ -96,6 +97,7 @@ def run(
         last: stop after this stage.
         seed: in place of the config's.
         listener: told about every step of the work.
+        keep_report: leave a report of the same results and of later stages as it is.
 
     Returns:
         What ``<out>/manifest.json`` holds.
@@ -120,7 +122,9 @@ def run(
     store = Store(folder)
     with store.locked():
         try:
-            return _run(checked, folder, store, stages, first, last, listener or (lambda *_: None))
+            return _run(
+                checked, folder, store, stages, first, last, listener or (lambda *_: None), keep_report
+            )
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise store.no_room() from error
@@ -144,6 +148,7 @@ def _run(
     first: str | None,
     last: str | None,
     listener: Listener,
+    keep_report: bool,
 ) -> Manifest:
     started = time.perf_counter()
     entries: dict[str, Entry] = {}
@@ -164,7 +169,7 @@ def _run(
         store.show(stage.name, entry)
         listener(stage.name, "cached" if cached[stage.name] else "done", 1, 1, "")
     manifest = _manifest(config, entries, cached, time.perf_counter() - started)
-    if _covered(out / "manifest.json", manifest["hashes"]):
+    if keep_report and _covered(out / "manifest.json", manifest["hashes"]):
         return Manifest(out / "manifest.json", manifest)
     from flow.report import render
 
@@ -174,7 +179,7 @@ def _run(
 
 
 def _covered(path: Path, hashes: Mapping[str, str]) -> bool:
-    """Tell whether a manifest tells of the same results and of later stages, too: a shorter run leaves it."""
+    """Tell whether a manifest tells of the same results and of later stages, too."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))["hashes"].items()
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
