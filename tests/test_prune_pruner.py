@@ -7,7 +7,7 @@ import math
 import networks
 import pytest
 import torch
-from test_prune import IMAGE, VECTOR, adversarial, depthwise_net, zero_rows
+from test_prune import IMAGE, VECTOR, adversarial, depthwise_net, fitted, zero_rows
 from torch import nn
 
 import flow
@@ -101,6 +101,21 @@ def test_a_step_can_be_asked_for():
     assert pruner.step(validate)
     assert pruner.units_left == 15
     assert [entry["channels"] for entry in pruner.result().history] == [16, 15]
+
+
+def test_a_second_step_without_an_epoch_keeps_to_the_bound_of_twt():
+    data = networks.clusters(64)
+    pruner = Pruner(fitted(networks.mlp(), data), VECTOR, twt=0.3)
+
+    def validate() -> tuple[float, float]:
+        return training.evaluate(pruner.model, data.validation)
+
+    losses = [validate()[0]]
+    while pruner.step(validate):
+        losses.append(validate()[0])
+        assert losses[-1] <= 1.3 * losses[-2]
+    assert len(losses) > 1
+    assert pruner.units_left >= 2
 
 
 def test_one_shot_prunes_before_the_first_epoch():

@@ -257,6 +257,8 @@ class Pruner:
         self.done, self.stopped = state["end"]
         if self.regularizer:
             self.regularizer.load_state_dict(state["regularizer"])
+            if self.done:
+                self.regularizer.detach()
 
     def _measured(self, evaluate: Evaluate) -> tuple[float, float]:
         found = evaluate()
@@ -296,6 +298,8 @@ class Pruner:
     def _search(self, evaluate: Evaluate, order: np.ndarray, scores: np.ndarray) -> float:
         """Return the largest threshold that was measured to hold the loss within TWT."""
         before, twt = self._plateau.best, self.options.twt
+        if before == math.inf:  # no epoch since the last step
+            before = training.finite(self._measured(evaluate)[0], "prune")
         state, pruned = training.snapshot(self.model), self.units.pruned
 
         def loss_at(threshold: float) -> float:
