@@ -129,7 +129,7 @@ def test_no_compiler_is_one_message(tmp_path: Path) -> None:
 
 @needs("g++")
 def test_a_finished_run_shows_its_figures_and_its_page(copy: Path, tmp_path: Path) -> None:
-    (tmp_path / "flow.toml").write_text(as_toml(SMALL).replace("twt = null\n", ""))
+    (tmp_path / "flow.toml").write_text(as_toml(SMALL))
     done = flow("run", "flow.toml", "--out", str(copy), "--to", "train", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
@@ -138,7 +138,7 @@ def test_a_finished_run_shows_its_figures_and_its_page(copy: Path, tmp_path: Pat
 
 @needs("g++")
 def test_json_prints_the_manifest_and_nothing_else(copy: Path, tmp_path: Path) -> None:
-    (tmp_path / "flow.toml").write_text(as_toml(SMALL).replace("twt = null\n", ""))
+    (tmp_path / "flow.toml").write_text(as_toml(SMALL))
     done = flow("run", "flow.toml", "--out", str(copy), "--to", "train", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == json.loads((copy / "manifest.json").read_text())
     assert done.stderr == ""
@@ -244,7 +244,7 @@ def test_scan_refuses_a_network_that_is_quantized_already(
 def emulated(
     copy: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, object] = SMALL, **options: bool
 ) -> None:
-    """Run ``flow emulate`` on a copy of the finished run, whose config no file can hold: twt is None."""
+    """Run ``flow emulate`` on a copy of the finished run, with ``config`` in the place of its file."""
     from flow import cli, pipeline
 
     run = pipeline.run

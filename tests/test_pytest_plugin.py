@@ -279,7 +279,7 @@ def test_a_real_run_from_its_store(
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     real = pipeline.run
-    # the config as a file has no way to spell the test's twt = None, which the store's keys hold
+    # the run that is there was made of SMALL: the store's keys hold its options
     monkeypatch.setattr(pipeline, "run", lambda config, out, last: real(SMALL, out=copy, last=last))
     (pytester.path / "flow.toml").write_text('[model]\nsource = "flow.networks:digits_cnn"\n')
     options = ("-p", "flow.pytest_plugin", "--flow-golden")
