@@ -384,8 +384,8 @@ def test_a_negative_tolerance_is_rejected(twt):
 )
 def test_no_ratio_is_rejected_without_data_or_without_twt(options):
     assert refusal(**options) == (
-        "prune: pruning_ratio must be given where there is no data, or a schedule of fixed steps, not left out; "
-        "try 0.5"
+        "prune: pruning_ratio must be given where there is no data, or a schedule of fixed steps, not left "
+        "out; try 0.5"
     )
 
 

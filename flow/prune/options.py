@@ -89,8 +89,8 @@ class Options:
             return
         if not trained or self.schedule != "pwe":
             raise ConfigError(
-                "prune: pruning_ratio must be given where there is no data, or a schedule of fixed steps, not left out; "
-                "try 0.5"
+                "prune: pruning_ratio must be given where there is no data, or a schedule of fixed steps, not left "
+                "out; try 0.5"
             )
 
 
