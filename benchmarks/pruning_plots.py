@@ -19,13 +19,17 @@ STYLES = {
     "serene": ("#D55E00", "D", "-."),
 }
 
+SETS = (("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"))
+
 
 def main() -> None:
     matplotlib.rcParams["svg.hashsalt"] = "pruning"
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    done = {row["data"] for row in rows("pruning_lenet5")}
+    sets = [(data, title) for data, title in SETS if data in done]
+    figure, axes = plt.subplots(1, 1 + len(sets), figsize=(3.8 * (1 + len(sets)), 3.6), layout="constrained")
     lenet300(axes[0])
-    for axis, data, title in ((axes[1], "mnist", "MNIST"), (axes[2], "fashion-mnist", "Fashion-MNIST")):
-        lenet5(axis, data, f"LeNet-5, {title}: channel groups")
+    for axis, (data, title) in zip(axes[1:], sets, strict=True):
+        lenet5(axis, data, f"LeNet-5, {title}: neurons")
     figure.savefig(PLOT, metadata={"Date": None})
 
 
