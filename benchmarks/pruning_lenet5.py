@@ -27,11 +27,10 @@ from typing import Any
 
 import torch
 from figures import add_row, record, rows, table
-from pruning_nets import CACHE, batches, data_for, dense, loss_of, measure
+from pruning_nets import CACHE, batches, data_for, dense, loss_of, measure, size
 from torch import nn
 
 import flow
-from flow import network
 from flow.types import Data
 
 NAME = "pruning_lenet5"
@@ -153,19 +152,6 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, genera
         optimizer.zero_grad(set_to_none=True)
         loss_of(model, x, y).backward()
         optimizer.step()
-
-
-def size(net: nn.Module, data: Data, *, test: bool = True) -> dict[str, Any]:
-    """Return neurons of each layer, parameters, MACs and the errors in percent."""
-    graph = network.trace(net, EXAMPLE)
-    costs = network.costs(graph, EXAMPLE)
-    return {
-        "neurons": [cost.outputs for cost in costs],
-        "parameters": network.total_parameters(graph),
-        "macs": sum(cost.macs for cost in costs),
-        "validation": round(measure(net, data.validation)[1], 3),
-        **({"test": round(measure(net, data.test)[1], 3)} if test else {}),
-    }
 
 
 def summary() -> None:

@@ -17,12 +17,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from flow import network
 from flow.data import load
 from flow.store import write_atomically
 from flow.types import Data
@@ -143,6 +145,20 @@ def measure(
         outputs = torch.cat([model(part) for part in x.split(1000)]).float()
     model.train(was)
     return float(functional.cross_entropy(outputs, y)), 100 * float((outputs.argmax(1) != y).float().mean())
+
+
+def size(net: nn.Module, data: Data, *, test: bool = True) -> dict[str, Any]:
+    """Return neurons of each layer, parameters, MACs and the errors in percent."""
+    example = torch.from_numpy(data.train[0][:2])
+    graph = network.trace(net, example)
+    costs = network.costs(graph, example)
+    return {
+        "neurons": [cost.outputs for cost in costs],
+        "parameters": network.total_parameters(graph),
+        "macs": sum(cost.macs for cost in costs),
+        "validation": round(measure(net, data.validation)[1], 3),
+        **({"test": round(measure(net, data.test)[1], 3)} if test else {}),
+    }
 
 
 def dense(net: str, data: Data, seed: int, cache: Path = CACHE) -> nn.Module:

@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from figures import RESULTS, record, table
-from pruning_nets import CACHE, augmented, batches, data_for, dense, measure
+from pruning_nets import CACHE, augmented, batches, data_for, dense, measure, size
 from torch import nn
 from torch.nn import functional
 
 import flow
-from flow import network
 from flow.store import write_atomically
 from flow.types import Data
 
@@ -123,22 +122,9 @@ def taught_loss(net: nn.Module, teacher: nn.Module, x: torch.Tensor, y: torch.Te
     return TAUGHT * taught + (1 - TAUGHT) * functional.cross_entropy(outputs.float(), y)
 
 
-def size(net: nn.Module, data: Data) -> dict[str, Any]:
-    """Return widths, parameters, MACs and errors in percent."""
-    graph = network.trace(net, EXAMPLE)
-    costs = network.costs(graph, EXAMPLE)
-    return {
-        "widths": [cost.outputs for cost in costs],
-        "parameters": network.total_parameters(graph),
-        "macs": sum(cost.macs for cost in costs),
-        "validation": round(measure(net, data.validation)[1], 3),
-        "test": round(measure(net, data.test)[1], 3),
-    }
-
-
 def report(before: dict[str, Any], after: dict[str, Any]) -> None:
     cells = [
-        [name, " ".join(map(str, v["widths"])), f"{v['parameters']:,}", f"{v['macs']:,}", f"{v['test']:.2f}"]
+        [name, " ".join(map(str, v["neurons"])), f"{v['parameters']:,}", f"{v['macs']:,}", f"{v['test']:.2f}"]
         for name, v in (("dense", before), ("pruned", after))
     ]
     text = (

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flow import training
 from flow.checkpoint import Checkpoint
@@ -124,7 +123,12 @@ def prune(
     made = training.optimizer(optimizer, parameters, learning_rate, momentum, weight_decay)
     pruner.attach(made)
     trainer = {"optimizer": optimizer, "rates": [learning_rate, momentum, weight_decay], "batch": batch_size}
-    facts = {"options": repr(pruner.options), **trainer, "digest": _digest(pruner, data)}
+    facts = {
+        "options": repr(pruner.options),
+        **trainer,
+    }
+    if checkpoint is not None:  # a hash of all samples is not free
+        facts["digest"] = training.digest(pruner.model, data)
     _train(pruner, data, made, batch_size, Checkpoint(checkpoint, facts), progress)
     return _checked(pruner, training.evaluate(pruner.model, data.test)[1])
 
@@ -186,13 +190,3 @@ def _checked(pruner: Pruner, accuracy: float | None) -> Pruned:
             "raise the budget, twt or epochs"
         )
     return dataclasses.replace(pruner.result(), accuracy=accuracy)
-
-
-def _digest(pruner: Pruner, data: Data) -> str:
-    """Return a hash of the weights and samples that a run starts from."""
-    found: Any = hashlib.sha256()
-    for value in pruner.model.state_dict().values():
-        found.update(value.contiguous().numpy().tobytes())
-    for part in (*data.train, *data.validation):
-        found.update(part.tobytes())
-    return str(found.hexdigest())

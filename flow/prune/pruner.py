@@ -11,10 +11,11 @@ import numpy as np
 
 from flow import network, training
 from flow.channels import analyse
-from flow.errors import ConfigError, UnsupportedError
+from flow.errors import UnsupportedError
 from flow.prune.goal import Cost, Goal
 from flow.prune.options import Options, check_names, options
 from flow.prune.plateau import Plateau
+from flow.prune.regular_base import held_parameters
 from flow.prune.threshold import search
 from flow.prune.units import ChannelUnits, WeightUnits
 from flow.training import Split
@@ -105,12 +106,7 @@ class Pruner:
         Raises:
             ConfigError: it holds no parameter of the network.
         """
-        mine = {id(parameter) for parameter in self.model.parameters()}
-        if not any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
-            raise ConfigError(
-                "prune: optimizer must hold parameters of the network, not none of them; "
-                "build it from pruner.model.parameters()"
-            )
+        held_parameters(self.model, optimizer)
         if self.regularizer:
             self.regularizer.attach(optimizer)
         optimizer.register_step_post_hook(lambda *_: self.units.apply())

@@ -57,13 +57,7 @@ class Regularizer:
         Raises:
             ConfigError: the optimizer holds no parameter of the network.
         """
-        mine = {id(parameter) for parameter in self.graph.parameters()}
-        held = mine & {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not held:
-            raise ConfigError(
-                "prune: optimizer must hold parameters of the network, not none of them; "
-                "build it from pruner.model.parameters()"
-            )
+        held = held_parameters(self.graph, optimizer)
         self.detach()
         self._held = held
         self._handles = [optimizer.register_step_post_hook(Hook(self._stepped)), *self._register()]
@@ -122,6 +116,22 @@ class Regularizer:
 
     def _forget(self) -> None:
         self._sums, self._counts = {}, {}
+
+
+def held_parameters(graph: fx.GraphModule, optimizer: Optimizer) -> set[int]:
+    """Return the ids of the network's parameters that an optimizer holds.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    mine = {id(parameter) for parameter in graph.parameters()}
+    held = mine & {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not held:
+        raise ConfigError(
+            "prune: optimizer must hold parameters of the network, not none of them; "
+            "build it from pruner.model.parameters()"
+        )
+    return held
 
 
 class Hook:
