@@ -4,9 +4,9 @@
     python benchmarks/pruning_lenet300.py --table
 
 Dense baselines: 40 epochs of SGD on images shifted by up to one pixel. From there `flow.Pruner` watches a plain
-torch loop: PWE 2, TWT 1. When the parameters that are left (biases included) fall to 1/30 and to 1/60 of the dense
-network's, a copy is trained for 25 more epochs at a falling rate, without a regularizer, its zeros kept. The last
-epoch is the result.
+torch loop: PWE 2, TWT 1. When the parameters that are left (biases included) fall to 1/30 of the dense network's, a
+copy is trained for 25 more epochs at a falling rate, without a regularizer, its zeros kept. The last epoch is the
+result.
 """
 
 from __future__ import annotations

@@ -14,29 +14,27 @@ import matplotlib.pyplot as plt
 PLOT = Path(__file__).parents[1] / "docs" / "pruning.svg"
 STYLES = {
     "magnitude": ("#000000", "o", ":"),
+    "taylor": ("#CC79A7", "v", "--"),
     "lobster": ("#0072B2", "s", "-"),
     "neuron-lobster": ("#009E73", "^", "--"),
+    "sensitivity": ("#E69F00", "P", "-"),
     "serene": ("#D55E00", "D", "-."),
 }
-
-SETS = (("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"))
 
 
 def main() -> None:
     matplotlib.rcParams["svg.hashsalt"] = "pruning"
-    done = {row["data"] for row in rows("pruning_lenet5")}
-    sets = [(data, title) for data, title in SETS if data in done]
-    figure, axes = plt.subplots(1, 1 + len(sets), figsize=(3.8 * (1 + len(sets)), 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11.4, 3.6), layout="constrained")
     lenet300(axes[0])
-    for axis, (data, title) in zip(axes[1:], sets, strict=True):
-        lenet5(axis, data, f"LeNet-5, {title}: neurons")
+    lenet5(axes[1], "mnist", "LeNet-5, MNIST: neurons")
+    lenet5(axes[2], "fashion-mnist", "LeNet-5, Fashion-MNIST: neurons")
     figure.savefig(PLOT, metadata={"Date": None})
 
 
 def lenet300(axis: Any) -> None:
     """Parameters that are left over the epochs, single weights."""
     for case, (color, marker, stroke) in STYLES.items():
-        for row in (row for row in rows("pruning_lenet300") if row["case"] == case):
+        for row in (row for row in rows("pruning_lenet300") if row["case"].split(",")[0] == case):
             xs = [entry["epoch"] for entry in row["history"]]
             ys = [entry["weights"] / 1000 for entry in row["history"]]
             label = case if row["seed"] == 0 else None
@@ -54,10 +52,11 @@ def lenet5(axis: Any, data: str, title: str) -> None:
         mine = [row for row in found if row["case"] == case]
         xs = [sum(row["after"]["neurons"]) - 10 for row in mine]
         ys = [row["after"]["test"] for row in mine]
-        axis.plot(xs, ys, color=color, marker=marker, linestyle="none", label=case)
+        if mine:
+            axis.plot(xs, ys, color=color, marker=marker, linestyle="none", label=case)
     for row in found:
         axis.axhline(row["before"]["test"], color="gray", linewidth=0.6)
-    axis.set(title=title, xlabel="neurons left, of 570", ylabel="test error, % (gray: dense)", xscale="log")
+    axis.set(title=title, xlabel="neurons left, of 570", ylabel="test error, % (gray: dense)")
     axis.legend(frameon=False, fontsize=8)
 
 
