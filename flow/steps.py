@@ -20,6 +20,7 @@ import numpy as np
 from flow import boards
 from flow.config import Config
 from flow.errors import UnsupportedError
+from flow.folding import DSP_SHARE
 from flow.names import identifier
 from flow.store import Entry, write_atomically
 from flow.types import (
@@ -274,7 +275,11 @@ def emulate(context: Context, out: Path) -> Figures:
     from flow.emulate import emulate as stage
 
     design = load_project(context.entries["convert"], context.entries["quantize"])
-    result = stage(design, **context.options("emulate"), progress=context.progress)
+    options = context.options("emulate")
+    if options.get("rtl"):
+        slices = boards.load(context.config.board).resources.dsps or 0
+        options = {"rtl_multipliers": max(1, int(DSP_SHARE * slices)), "rtl_folder": out / "rtl", **options}
+    result = stage(design, **options, progress=context.progress)
     np.savez(out / "csim.npz", outputs_lsb=result.outputs)
     return {
         "samples": result.samples,
@@ -288,6 +293,7 @@ def emulate(context: Context, out: Path) -> Figures:
         "header": result.header,
         "head_lsb": result.head_lsb,
         "tied_samples": result.tied_samples,
+        "rtl": dataclasses.asdict(result.rtl) if result.rtl else None,
     }
 
 

@@ -325,6 +325,24 @@ class LayerCheck:
 
 
 @dataclass(frozen=True)
+class RtlEmulation:
+    """The result of simulating the RTL clock by clock; every frame equals the integer executor.
+
+    ``interval_cycles``: clocks from frame to frame, measured without stalls; ``None`` with fewer than three frames.
+    ``latency_cycles``: from reset to the last beat of the first frame.
+    """
+
+    frames: int
+    max_error_lsb: int
+    predicted_interval_cycles: int
+    interval_cycles: int | None
+    latency_cycles: int
+    multipliers: int
+    stages: int
+    build_seconds: float
+
+
+@dataclass(frozen=True)
 class Emulation:
     """The result of running the integer executor and the C++ against their references.
 
@@ -344,6 +362,7 @@ class Emulation:
     header: str
     head_lsb: int = 0
     tied_samples: int = 0
+    rtl: RtlEmulation | None = None
 
 
 @dataclass(frozen=True)

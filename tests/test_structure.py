@@ -18,7 +18,7 @@ LAYERS = [
     {"model_source", "pricing"},
     {"config"},
     STAGES,
-    {"estimate", "finn", "narrow"},
+    {"estimate", "finn", "narrow", "lower"},
     {
         "fixed",
         "toolchains",

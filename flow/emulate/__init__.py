@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ import numpy as np
 from flow import qonnx_graph
 from flow.emulate.chain import CSIM, HEAD_LSB, INNER, QONNX, Samples, check_csim, check_qonnx, through
 from flow.emulate.csim import Csim
+from flow.emulate.rtl import emulate_rtl
 from flow.errors import ConfigError, MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
 from flow.fixed.lower import lower
+from flow.lower import lower as lower_rtl
 from flow.lsb import Golden, exact_lsb, input_lsb, placed, read_golden
 from flow.types import Emulation, HlsProject, Progress, silent
 
@@ -40,6 +43,12 @@ def emulate(
     jobs: int | None = None,
     build_folder: Path | None = None,
     timeout_s: float = 1800,
+    rtl: bool = False,
+    rtl_frames: int = 200,
+    rtl_interval_cycles: int | None = None,
+    rtl_multipliers: int = 176,
+    rtl_folder: Path | None = None,
+    vcd: bool = False,
     progress: Progress = silent,
 ) -> Emulation:
     """Run the integer executor and the C++ (csim) and compare every output with what torch and QONNX gave.
@@ -60,6 +69,12 @@ def emulate(
         jobs: processes that compile and that run samples at a time; ``None``: one a core.
         build_folder: where the compiler works; ``None``: a temporary folder.
         timeout_s: limit for each program.
+        rtl: write the network as Verilog too (`flow.lower`) and compare it, clock by clock, with the integer executor.
+        rtl_frames: samples that the Verilog runs, the first ones.
+        rtl_interval_cycles: clocks a frame at most; ``None``: the fewest that ``rtl_multipliers`` reach.
+        rtl_multipliers: see `flow.lower.lower`.
+        rtl_folder: where the Verilog is kept; ``None``: nowhere.
+        vcd: keep the waveforms of the first two frames there too, as ``wave.vcd``.
         progress: see `flow.types.Progress`.
 
     Raises:
@@ -67,6 +82,8 @@ def emulate(
         ToolError: the compiler is missing or fails (its messages are shown), or the program dies.
         MismatchError: a hop differs; it names the first layer, sample, index, expected, got, LSBs.
     """
+    if rtl_frames < 1:
+        raise ConfigError(f"emulate: rtl_frames must be at least 1, not {rtl_frames}; leave it out")
     model = qonnx_graph.load(design.onnx_path)
     graph = lower(model)
     golden = _golden(design, graph, inputs, expected, labels)
@@ -109,6 +126,21 @@ def emulate(
                 f"but output {output} of sample {sample} is {got[sample, output]} LSB in place of "
                 f"{want[sample, output]} LSB; the AXI4-Stream top must be at fault: report it"
             )
+    proof = None
+    if rtl:
+        with tempfile.TemporaryDirectory() as temporary:
+            work = Path(temporary)
+            made = lower_rtl(
+                graph,
+                rtl_folder or work,
+                top=design.top,
+                interval_cycles=rtl_interval_cycles,
+                multipliers=rtl_multipliers,
+            )
+            frames = [x[:rtl_frames] for x in lsb]
+            proof = emulate_rtl(graph, made, frames, work, vcd=vcd, timeout_s=timeout_s, progress=progress)
+            if vcd and rtl_folder:
+                shutil.copyfile(work / "wave.vcd", rtl_folder / "wave.vcd")
     return Emulation(
         samples=count,
         max_error_lsb=int(np.abs(got - want).max()),
@@ -122,6 +154,7 @@ def emulate(
         header=csim.header,
         head_lsb=head_lsb,
         tied_samples=tied,
+        rtl=proof,
     )
 
 

