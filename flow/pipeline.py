@@ -17,6 +17,7 @@ from flow import pricing, steps
 from flow.boards import load as load_board
 from flow.config import Config, load
 from flow.data import fingerprint
+from flow.emulate import verilator
 from flow.errors import ConfigError
 from flow.model_source import digest, enters_quantized
 from flow.plan import find, program_version, require
@@ -162,6 +163,8 @@ def _run(
     stages = stages[: names.index(last) + 1] if last else stages
     if any(stage.name == "emulate" for stage in stages):
         require(_compiler(config), "emulate")
+        if config.options("emulate").get("rtl"):
+            verilator.require()
     for stage in stages:
         key = _key(stage, config, entries)
         anew = first is not None and names.index(stage.name) >= names.index(first)

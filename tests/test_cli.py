@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, needs
 
-from flow.errors import ConfigError, MismatchError
+from flow.errors import ConfigError, MismatchError, ToolError
 from flow.types import FixedPoint, LayerCheck
 
 PROGRAM = [sys.executable, "-m", "flow.cli"]
@@ -284,6 +285,31 @@ def test_emulate_prints_the_chain_for_machines(
     found = json.loads(capsys.readouterr().out)
     assert [layer["csim_lsb"] for layer in found["layers"]] == [0] * 7 + [None, 0]
     assert {hop["name"]: hop["max_error"] for hop in found["hops"]}["integers = C++ (csim)"] == 0
+
+
+@needs("g++")
+def test_emulate_compares_the_verilog_too(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulated(copy, monkeypatch, rtl=True, vcd=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert "integers = Verilog (RTL): 0 LSB on 200 samples" in lines
+    assert any(re.match(r"Verilog: (\S+) clocks a frame predicted, \1 measured; ", line) for line in lines)
+    made = copy / "emulate" / "rtl"
+    assert {"net.sv", "flow_mvau.sv", "wave.vcd"} <= {path.name for path in made.iterdir()}
+    assert not list(made.glob("*.bin"))
+
+
+def test_a_missing_verilator_is_said_before_the_long_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from flow import cli
+    from flow.emulate import verilator
+
+    monkeypatch.setattr(verilator, "installed", lambda: None)
+    with pytest.raises(ToolError, match="'verilator' must be installed"):
+        cli.emulate(None, as_json=True, rtl=True, out=tmp_path)
+    assert not list(tmp_path.glob("train*"))
 
 
 def test_emulate_stops_at_the_first_layer_that_differs(

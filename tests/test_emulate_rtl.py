@@ -228,6 +228,17 @@ def test_rtl_that_stops_is_an_error_and_not_a_wait(small: tuple[FixedGraph, RtlD
         runner.run([beats], [1], limit_cycles=50)
 
 
+def test_rtl_that_gives_too_much_is_an_error(small: tuple[FixedGraph, RtlDesign]) -> None:
+    graph, design = small
+    runner = rtl._Rtl(graph, design, design.folder, 60).built()
+    stream = design.circuit.inputs[0]
+    beats = pack(integers(graph, 2)[0], stream.lanes, stream.dtype.width)
+    with pytest.raises(
+        ToolError, match=r"as its frames have, not more \(bench: output 0 gave more than 1 beats\)"
+    ):
+        runner.run([beats], [1])
+
+
 def test_a_missing_verilator_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: tuple[FixedGraph, RtlDesign]
 ) -> None:

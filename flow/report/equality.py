@@ -77,6 +77,12 @@ def equality(manifest: Mapping[str, Any]) -> Equality:
         notes.append("≈ is a comparison in floating point that stayed within its tolerance.")
     if not beyond:
         notes.append("The chain ends at the C++: Verilog and bitstream were not compared.")
+    rtl = section(section(manifest, "emulation"), "rtl")
+    clocks, predicted = (number(rtl.get(f"{kind}interval_cycles")) for kind in ("", "predicted_"))
+    if clocks is not None and predicted is not None:
+        notes.append(
+            f"The Verilog takes a frame every {clocks:,.0f} clocks; {predicted:,.0f} were predicted."
+        )
     names = given.get("layers")
     layers = tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
     samples = text.count(number(given.get("layer_samples")))

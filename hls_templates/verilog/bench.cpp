@@ -4,6 +4,7 @@
 //
 // Reads input<i>.bin, writes output<i>.bin: for each beat its clock, whether it was the last of a frame, and its
 // words. STALL: how often, in 2^-32, a side withholds its beat; RESET_AFTER: clocks until reset, -1 for none.
+// Exit status: 0, 2 wrong use, 3 outputs missing after LIMIT clocks, 4 an output gave more than its beats.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -27,6 +28,8 @@ template <std::size_t N> void get(const VlWide<N> &port, uint64_t *words) {
 template <class T> constexpr std::size_t words_of() { return (sizeof(T) + 7) / 8; }
 
 #include "binding.h"
+
+constexpr uint64_t AFTERWARDS = 100;  // clocks that show whether more beats come than should
 
 struct Input {
     std::vector<uint64_t> words;
@@ -97,7 +100,7 @@ int main(int argc, char **argv) {
     };
     auto go = [&] { return stall == 0 || random() >= stall; };
     reset();
-    uint64_t clock = 0;
+    uint64_t clock = 0, ended = 0;
     for (;; clock++) {
         if (reset_after >= 0 && clock == static_cast<uint64_t>(reset_after)) {
             reset();
@@ -106,8 +109,9 @@ int main(int argc, char **argv) {
         }
         bool done = true;
         for (auto &output : outputs) done &= output.got >= output.wanted;
-        if (done && reset_after < 0) break;
-        if (clock >= limit) {
+        if (done && reset_after < 0 && ended == 0) ended = clock;
+        if (ended != 0 && clock == ended + AFTERWARDS) break;
+        if (ended == 0 && clock >= limit) {
             for (int i = 0; i < OUTPUTS; i++)
                 std::printf("bench: output %d has %zu of %zu beats\n", i, outputs[i].got, outputs[i].wanted);
             return 3;
@@ -132,7 +136,10 @@ int main(int argc, char **argv) {
             output.rows[at] = clock;
             output.rows[at + 1] = is_last(*top, i);
             get_data(*top, i, &output.rows[at + 2]);
-            output.got++;
+            if (output.got++ == output.wanted && reset_after < 0) {
+                std::printf("bench: output %d gave more than %zu beats\n", i, output.wanted);
+                return 4;
+            }
         }
         step(true);
     }
@@ -147,6 +154,6 @@ int main(int argc, char **argv) {
             std::fclose(file) != 0)
             return std::fprintf(stderr, "cannot write %s\n", name), 2;
     }
-    std::printf("%llu clocks\n", static_cast<unsigned long long>(clock));
+    std::printf("%llu clocks\n", static_cast<unsigned long long>(ended));
     return 0;
 }
