@@ -118,7 +118,7 @@ class Builder:
             stream = lowered(node, self)
             if not isinstance(node, Reshape):
                 stream = self.fifo(stream, _SMALL)  # cuts the way of ready from stage to stage
-                self._taps.append(Tap(node.output.name, f"{self.prefix}_{stream.signal}", stream))
+                self._taps.append(Tap(node.output.name, f"{self.prefix}_{stream.signal}_tap", stream))
             self._offer(node.output, stream)
         outputs = tuple(self.take(name) for name in self.graph.outputs)
         return Circuit(tuple(inputs), outputs, tuple(self._stages), self._wires, tuple(self._taps))
@@ -145,7 +145,7 @@ class Builder:
         self._waiting[tensor.name] = [self.fifo(branch, _SMALL) for branch in branches]
         self._stages.append(
             Stage(
-                name=f"u_{stream.signal}_fork",
+                name=f"fork_{stream.signal}",
                 module="flow_fork",
                 parameters={"WIDTH": stream.width, "BRANCHES": users},
                 ports={"in": (stream.signal,), "out": tuple(branch.signal for branch in branches)},

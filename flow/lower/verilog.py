@@ -46,7 +46,7 @@ def top_module(circuit: Circuit, top: str) -> str:
         s = tap.stream.signal
         parameters: dict[str, int | str] = {"NAME": tap.name, "WIDTH": tap.stream.width}
         wires = {"valid": f"{s}_valid", "ready": f"{s}_ready", "data": f"{s}_data"}
-        body += _call("flow_tap", parameters, f"u_{s}_tap", wires)
+        body += _call("flow_tap", parameters, f"tap_{s}", wires)
     for name, stream in outputs:
         s, gap = stream.signal, tdata_bits(stream) - stream.width
         data = f"{{{gap}'d0, {s}_data}}" if gap else f"{s}_data"
@@ -55,7 +55,7 @@ def top_module(circuit: Circuit, top: str) -> str:
             f"assign {name}_tdata = {data};",
             f"assign {name}_tvalid = {s}_valid;",
             f"assign {s}_ready = {name}_tready;",
-            *_call("flow_last", {"BEATS": stream.beats}, f"u_{name}_last", wires),
+            *_call("flow_last", {"BEATS": stream.beats}, f"last_{name}", wires),
         ]
     lines = [f"module {top} (", ",\n".join(f"    {port}" for port in ports), ");"]
     return "\n".join([*lines, *(f"    {line}" for line in body), "endmodule", ""])
