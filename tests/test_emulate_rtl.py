@@ -60,16 +60,12 @@ def image(height: int, width: int, channels: int, dtype: FixedPoint = BYTE) -> T
     ("name", "multipliers"),
     [
         ("mlp", 400),
-        ("cnn", 22),
         ("residual", 6),
         ("conv1d", 5),
         ("grouped", 52),
-        ("pools", 5),
-        ("depthwise", 8),
         ("zeros", 4),
         ("concatenated", 5),
         ("functions_around_joins", 6),
-        ("sigmoid_at_the_end", 3),
     ],
 )
 def test_the_verilog_of_a_network_equals_the_integer_executor(
