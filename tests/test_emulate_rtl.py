@@ -121,6 +121,16 @@ def test_windows_of_every_form(tmp_path: Path) -> None:
     )
 
 
+def test_a_cropped_image_keeps_the_predicted_pace(tmp_path: Path) -> None:
+    """The last row is read by no window, and the windows decide the pace."""
+    weight = np.random.default_rng(0).integers(-8, 8, (3, 3, 3, 2))
+    out = Tensor("y", (3, 3, 3), WIDE)
+    ones, none = (1, 1), ((0, 0), (0, 0))
+    node = Conv("y", ("x",), out, weight, FixedPoint(True, 4, 0), (2, 2), none, ones)
+    result = proven(FixedGraph((image(8, 8, 2),), (node,), ("y",)), tmp_path, multipliers=6)
+    assert result.predicted_interval_cycles == 81  # 3 x 3 positions of 3 x 3 beats
+
+
 def test_pools_of_every_form(tmp_path: Path) -> None:
     x = image(6, 5, 4)
     forms = [

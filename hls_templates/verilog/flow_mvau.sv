@@ -3,7 +3,7 @@
 //
 // Word n * SYNAPSE_FOLD + s of WEIGHTS: at [(p * SIMD + i) * WEIGHT_WIDTH +: WEIGHT_WIDTH] the weight of row n * PE + p
 // for input s * SIMD + i. Word n of BIASES: PE biases of OUT_WIDTH bits. out = (sum << PRODUCT_SHIFT) + bias, modulo
-// 2^OUT_WIDTH. Five clocks from the last input of a row to its sum; memories are read by the clock (block RAM).
+// 2^OUT_WIDTH. Four clocks from the last input of a row to its sum; memories are read by the clock (block RAM).
 module flow_mvau #(
     parameter int IN_WIDTH = 8,
     parameter int IN_SIGNED = 1,

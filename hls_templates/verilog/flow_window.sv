@@ -3,8 +3,9 @@
 // and right follows from OUT_H and OUT_W.
 //
 // A ring of ROWS rows: later rows, also of the next frame, are written while earlier ones are read; an output row begins
-// when its last row is whole. ROWS must be more than STRIDE_H and at least the window's rows. One beat a clock as long
-// as the input is ahead. Memory: ROWS * IN_W * FOLDS words, read by the clock.
+// when its last row is whole. ROWS must be at least the window's rows, or IN_H if that is fewer. One beat a clock while
+// the input is ahead needs span + max(STRIDE_H, below + span - PAD_TOP) rows: span = (K_H - 1) * DILATION_H + 1; below,
+// the rows at the bottom that no window reads. Memory: ROWS * IN_W * FOLDS words, read by the clock.
 module flow_window #(
     parameter int WIDTH = 8,
     parameter int LANES = 1,
