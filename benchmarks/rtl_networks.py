@@ -27,7 +27,7 @@ from flow import qonnx_graph, training
 from flow.emulate.rtl import emulate_rtl
 from flow.fixed.lower import lower as fixed
 from flow.lower import lower
-from flow.lsb import input_lsb
+from flow.lsb import inputs_lsb
 from flow.networks import digits_cnn
 from flow.types import Data
 
@@ -76,14 +76,12 @@ def measured(net: str, cache: Path) -> list[dict[str, Any]]:
         options = {"weight_bits": 6, "activation_bits": 6, "epochs": 0, "calibration": "mse"}
         made = flow.quantize(small, example, out=folder / "q", data=data, **options)
         graph = fixed(qonnx_graph.load(made.onnx_path))
-        tensor = graph.inputs[0]
         frames = data.test[0][: FRAMES[net]]
-        order = np.arange(tensor.size) if tensor.order is None else tensor.order
-        lsb = input_lsb(tensor.port, frames, order).reshape(len(frames), *tensor.shape)
+        lsb = inputs_lsb(graph, [frames])
         for limit in MULTIPLIERS:
             design = lower(graph, folder / f"rtl{limit}", multipliers=limit)
             start = time.perf_counter()
-            result = emulate_rtl(graph, design, [lsb], folder / f"sim{limit}")
+            result = emulate_rtl(graph, design, lsb, folder / f"sim{limit}")
             seconds = time.perf_counter() - start - result.build_seconds
             clocks = 2 * len(frames) * result.predicted_interval_cycles
             rows.append(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flow.errors import UnsupportedError
+from flow.fixed.graph import FixedGraph
 from flow.types import Port
 
 _ROUNDED = 2.0**-20
@@ -69,6 +70,15 @@ def input_lsb(port: Port, samples: np.ndarray, order: np.ndarray | None = None) 
     if port.scale != 1:  # in float32, as the file divides
         rows = rows.astype(np.float32) / np.float32(port.scale)
     return port.dtype.to_lsb(rows)
+
+
+def inputs_lsb(graph: FixedGraph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return float samples as what the graph reads: LSBs (samples, *shape), channels last, one array an input."""
+    made = []
+    for tensor, samples in zip(graph.inputs, inputs, strict=True):
+        order = np.arange(tensor.size) if tensor.order is None else tensor.order
+        made.append(input_lsb(tensor.port, samples, order).reshape(len(samples), *tensor.shape))
+    return made
 
 
 def exact_lsb(port: Port, values: np.ndarray, *, rounded: bool = False) -> np.ndarray:

@@ -110,10 +110,10 @@ def run(
     """
     checked = load(config)
     if seed is not None:
-        checked = Config(**{**vars(checked), "seed": seed})
+        checked = replace(checked, seed=seed)
     for stage, given in (options or {}).items():
-        tables = {**checked.tables, stage: {**checked.options(stage), **given}}
-        checked = Config(**{**vars(checked), "tables": tables})
+        table = {**checked.options(stage), **given}
+        checked = replace(checked, tables={**checked.tables, stage: table})
     stages = stages_of(checked)
     names = [stage.name for stage in stages]
     for name in (first, last):

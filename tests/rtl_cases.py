@@ -16,6 +16,8 @@ from flow.resources import data_folder
 VERILOG = data_folder("hls_templates") / "verilog"
 LIMIT = 200_000
 """Clocks after which a case counts as hung."""
+ODD = 0x2D9B
+"""A seed's stride, so that neighbouring cases draw different values."""
 
 needs_verilator = pytest.mark.skipif(
     installed() is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1", reason="'verilator' is not installed"
@@ -38,6 +40,22 @@ def unpack(beats: np.ndarray, width: int, signed: bool, lanes: int) -> np.ndarra
     if signed:
         values = [[(v ^ sign) - sign for v in beat] for beat in values]
     return np.array(values, object).reshape(len(beats), lanes)
+
+
+def drawn(seed: int, shape: tuple[int, ...], low: int, high: int) -> np.ndarray:
+    """Return integers of any size; the extremes and zero are often among them."""
+    random = np.random.default_rng(seed * ODD)
+    bits = (high - low).bit_length()
+    values = np.zeros(shape, object)
+    for place in range(0, bits + 16, 16):
+        values += random.integers(0, 1 << 16, shape).astype(object) << place
+    values = low + values % (high - low + 1)
+    special = np.array([low, high, max(low, min(high, 0))], object)[random.integers(0, 3, shape)]
+    return np.where(random.random(shape) < 0.3, special, values)
+
+
+def limits(width: int, signed: bool) -> tuple[int, int]:
+    return (-(1 << width - 1), (1 << width - 1) - 1) if signed else (0, (1 << width) - 1)
 
 
 @dataclass(frozen=True)

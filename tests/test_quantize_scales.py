@@ -23,6 +23,7 @@ from flow.fixed.execute import execute
 from flow.fixed.graph import Dense, Rescale
 from flow.fixed.lower import lower
 from flow.fixed.rounding import float_bounds
+from flow.lsb import inputs_lsb
 from flow.quantize import bounded, quantize
 from flow.quantize.layers import SIGNIFICANT_BITS, Step
 from flow.types import Data, Quantized
@@ -56,7 +57,7 @@ def integers(made: Quantized, samples: Data) -> np.ndarray:
     """Return the real numbers of the integers that the network gives, float64."""
     graph = lower(qonnx_graph.load(made.onnx_path))
     tensor = graph.tensors[graph.outputs[0]]
-    codes = execute(graph, bounded.integers(graph, samples.test[0]))[tensor.name]
+    codes = execute(graph, inputs_lsb(graph, [samples.test[0]]))[tensor.name]
     return np.asarray(codes * np.ldexp(tensor.scale[0], -tensor.dtype.fraction_bits))
 
 
@@ -295,7 +296,7 @@ def test_float32_keeps_to_the_bound_in_any_order_of_summing() -> None:
     graph = lower(qonnx_graph.load(made.onnx_path))
     dense = next(node for node in graph.nodes if isinstance(node, Dense))
     tensor, rng = graph.inputs[0], np.random.default_rng(0)
-    codes = bounded.integers(graph, samples.test[0])[0]
+    codes = inputs_lsb(graph, [samples.test[0]])[0]
     scale_x = np.float32(np.ldexp(tensor.scale[0], -tensor.dtype.fraction_bits))
     step = np.ldexp(dense.output.scale[0], -dense.output.dtype.fraction_bits)
     scale_w = np.float32(step / scale_x)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from rtl_cases import Beats, Bench, Case, needs_verilator
+from rtl_cases import Beats, Bench, Case, drawn, limits, needs_verilator
 
 from flow.fixed.graph import ROUNDINGS
 from flow.fixed.lower.rescale import divide
@@ -20,8 +20,6 @@ from flow.lower.words import memory, signed_width
 FRAMES = 6
 STEADY = 2
 """Frames until a ring of rows is as full as it stays."""
-ODD = 0x2D9B
-"""A seed's stride, so that neighbouring cases draw different values."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +42,6 @@ class Layer:
         if self.latency is not None and arrivals[0] != self.latency:
             return f"{self.case.name}: first beat at clock {arrivals[0]}, not {self.latency}"
         return ""
-
-
-def drawn(seed: int, shape: tuple[int, ...], low: int, high: int) -> np.ndarray:
-    """Return integers of any size; the extremes and zero are often among them."""
-    random = np.random.default_rng(seed * ODD)
-    bits = (high - low).bit_length()
-    values = np.zeros(shape, object)
-    for place in range(0, bits + 16, 16):
-        values += random.integers(0, 1 << 16, shape).astype(object) << place
-    values = low + values % (high - low + 1)
-    special = np.array([low, high, max(low, min(high, 0))], object)[random.integers(0, 3, shape)]
-    return np.where(random.random(shape) < 0.3, special, values)
-
-
-def limits(width: int, signed: bool) -> tuple[int, int]:
-    return (-(1 << width - 1), (1 << width - 1) - 1) if signed else (0, (1 << width) - 1)
 
 
 def every(width: int, signed: bool, lanes: int, folds: int = 1) -> np.ndarray:

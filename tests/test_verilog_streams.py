@@ -10,7 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rtl_cases import VERILOG, Beats, Bench, Case, instance, needs_verilator, pack, unpack, wires
+from rtl_cases import (
+    VERILOG,
+    Beats,
+    Bench,
+    Case,
+    drawn,
+    instance,
+    limits,
+    needs_verilator,
+    pack,
+    unpack,
+    wires,
+)
 
 from flow.emulate.verilator import Simulation
 from flow.errors import ToolError
@@ -19,21 +31,12 @@ MODULES = sorted(path.stem for path in VERILOG.glob("*.sv"))
 BEATS = 240
 
 
-def drawn(seed: int, lanes: int, width: int, signed: bool, beats: int = BEATS) -> np.ndarray:
-    """Return integers of the whole range, the extremes, zero and equal ones often among them."""
-    random = np.random.default_rng(seed)
-    low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
-    if width < 64:
-        values = random.integers(low, high, (beats, lanes), endpoint=True).astype(object)
-    else:
-        bits = random.integers(0, 2, (beats, lanes, width)).astype(object)
-        values = bits @ np.array([1 << i for i in range(width)], object) + low
-    special = np.array([low, high, 0, high - 1], object)[random.integers(0, 4, (beats, lanes))]
-    return np.where(random.random((beats, lanes)) < 0.4, special, values)
+def beats_of(seed: int, lanes: int, width: int, signed: bool, beats: int = BEATS) -> np.ndarray:
+    return drawn(seed, (beats, lanes), *limits(width, signed))
 
 
 def fifo(depth: int, width: int) -> Case:
-    x = drawn(depth, 1, width, False)
+    x = beats_of(depth, 1, width, False)
     return Case(
         f"fifo_{depth}",
         "flow_fifo",
@@ -44,7 +47,7 @@ def fifo(depth: int, width: int) -> Case:
 
 
 def width(bits: int, given: int, made: int) -> Case:
-    x = drawn(given, given, bits, True)
+    x = beats_of(given, given, bits, True)
     return Case(
         f"width_{given}_{made}",
         "flow_width",
@@ -55,7 +58,7 @@ def width(bits: int, given: int, made: int) -> Case:
 
 
 def fork(branches: int) -> Case:
-    x = drawn(branches, 1, 9, True)
+    x = beats_of(branches, 1, 9, True)
     name = f"fork_{branches}"
     outs = [f"{name}_out{i}" for i in range(branches)]
     parts = {
@@ -74,7 +77,7 @@ def fork(branches: int) -> Case:
 def add(
     name: str, a: tuple[int, bool, int], b: tuple[int, bool, int], lanes: int, multiply: bool = False
 ) -> Case:
-    x, y = (drawn(seed, lanes, w, signed) for seed, (w, signed, _) in ((1, a), (2, b)))
+    x, y = (beats_of(seed, lanes, w, signed) for seed, (w, signed, _) in ((1, a), (2, b)))
     out = x * y if multiply else (x << a[2]) + (y << b[2])
     signed = a[1] or b[1]
     largest = max(int(v).bit_length() if v >= 0 else (~int(v)).bit_length() for v in out.flat)
@@ -91,7 +94,7 @@ def add(
 
 def concat(first: int, second: int) -> Case:
     frames = 20
-    a, b = drawn(3, 3, 7, True, frames * first), drawn(4, 3, 7, True, frames * second)
+    a, b = beats_of(3, 3, 7, True, frames * first), beats_of(4, 3, 7, True, frames * second)
     out = np.concatenate([a.reshape(frames, first, 3), b.reshape(frames, second, 3)], 1).reshape(-1, 3)
     return Case(
         f"concat_{first}_{second}",
@@ -103,7 +106,7 @@ def concat(first: int, second: int) -> Case:
 
 
 def argmax(bits: int, signed: bool, lanes: int, folds: int) -> Case:
-    x = drawn(lanes * folds, lanes, bits, signed, 40 * folds)
+    x = beats_of(lanes * folds, lanes, bits, signed, 40 * folds)
     out = np.argmax(x.reshape(-1, lanes * folds).astype(np.int64), 1).astype(object)[:, None]
     index = max(1, (lanes * folds - 1).bit_length())
     parameters = {"IN_WIDTH": bits, "IN_SIGNED": int(signed), "LANES": lanes, "FOLDS": folds}
@@ -129,7 +132,7 @@ def two_branches(name: str, left: str, right: str) -> str:
 
 def twice() -> Case:
     """Every beat two times: the readers are never ready together, so that it stops unless the fork is eager."""
-    name, x = "twice", drawn(9, 1, 8, True)
+    name, x = "twice", beats_of(9, 1, 8, True)
     left, right = f"{name}_a", f"{name}_b"
     body = "\n".join(
         (
@@ -148,7 +151,7 @@ def around(depth: int) -> Case:
     The fork keeps the last one.
     """
     frame = depth + 1
-    name, x = f"around_{depth}", drawn(depth, 1, 8, True, 8 * frame)
+    name, x = f"around_{depth}", beats_of(depth, 1, 8, True, 8 * frame)
     left, right, late = (f"{name}_{stream}" for stream in ("a", "b", "late"))
     body = "\n".join(
         (
@@ -169,7 +172,7 @@ def around(depth: int) -> Case:
 
 def tapped() -> Case:
     """A stream with a tap, through a FIFO."""
-    x, name = drawn(7, 3, 25, True), "tapped"
+    x, name = beats_of(7, 3, 25, True), "tapped"
     body = instance("flow_fifo", {"WIDTH": 75, "DEPTH": 3}, {"in": f"{name}_in", "out": f"{name}_out"}) + (
         f'\nflow_tap #(.NAME("seen"), .WIDTH(75)) u_tap (.clk(clk), .reset(reset), .valid({name}_out_valid), '
         f".ready({name}_out_ready), .data({name}_out_data));"
@@ -242,7 +245,7 @@ class TestStreams:
 def test_packing_is_undone_by_unpacking() -> None:
     for bits, lanes in ((1, 1), (7, 5), (33, 2), (64, 1), (130, 3)):
         for signed in (False, True):
-            values = drawn(bits, lanes, bits, signed)
+            values = beats_of(bits, lanes, bits, signed)
             assert np.array_equal(unpack(pack(values, bits), bits, signed, lanes), values)
 
 
@@ -317,6 +320,6 @@ def test_the_readme_lists_every_module() -> None:
 def test_parameters_of_the_top_are_given(tmp_path: Path) -> None:
     simulation = Simulation([VERILOG / "flow_fifo.sv"], "flow_fifo", tmp_path, parameters={"WIDTH": 70})
     simulation.build()
-    x = drawn(1, 1, 70, False, 50)
+    x = beats_of(1, 1, 70, False, 50)
     result = simulation.run([pack(x, 70)], [50], stall=0.3)
     assert np.array_equal(unpack(result.outputs[0], 70, False, 1), x)

@@ -19,8 +19,9 @@ from flow.errors import ConfigError, MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
 from flow.fixed.lower import lower
+from flow.lower import MULTIPLIERS
 from flow.lower import lower as lower_rtl
-from flow.lsb import Golden, exact_lsb, input_lsb, placed, read_golden
+from flow.lsb import Golden, exact_lsb, inputs_lsb, placed, read_golden
 from flow.types import Emulation, HlsProject, Progress, silent
 
 LAYER_SAMPLES = 32
@@ -46,7 +47,7 @@ def emulate(
     rtl: bool = False,
     rtl_frames: int = 200,
     rtl_interval_cycles: int | None = None,
-    rtl_multipliers: int = 176,
+    rtl_multipliers: int = MULTIPLIERS,
     rtl_folder: Path | None = None,
     vcd: bool = False,
     progress: Progress = silent,
@@ -87,7 +88,7 @@ def emulate(
     model = qonnx_graph.load(design.onnx_path)
     graph = lower(model)
     golden = _golden(design, graph, inputs, expected, labels)
-    lsb = _integers(graph, golden)
+    lsb = inputs_lsb(graph, golden.inputs)
     start = time.perf_counter()
     results = execute(graph, lsb, progress=progress)
     executor_seconds = time.perf_counter() - start
@@ -209,15 +210,6 @@ def _check_shapes(graph: FixedGraph, golden: Golden) -> None:
             f"emulate: labels must be one a sample, {count}, not have shape {golden.labels.shape}; "
             "take them from golden.npz"
         )
-
-
-def _integers(graph: FixedGraph, golden: Golden) -> list[np.ndarray]:
-    """Return the inputs in LSBs, (samples, *shape), channels last."""
-    made = []
-    for tensor, samples in zip(graph.inputs, golden.inputs, strict=True):
-        order = np.arange(tensor.size) if tensor.order is None else tensor.order
-        made.append(input_lsb(tensor.port, samples, order).reshape(len(samples), *tensor.shape))
-    return made
 
 
 def _check_outputs(

@@ -15,6 +15,8 @@ from flow.lower.verilog import top_module
 from flow.resources import data_folder
 from flow.store import write_atomically
 
+MULTIPLIERS = 176
+"""80 % of the DSP slices of a PYNQ-Z2."""
 SLOWEST = 1 << 40
 """Clocks a frame that no network needs, however narrow."""
 
@@ -40,7 +42,7 @@ def lower(
     *,
     top: str = "flow_top",
     interval_cycles: int | None = None,
-    multipliers: int = 176,
+    multipliers: int = MULTIPLIERS,
 ) -> RtlDesign:
     """Write the Verilog of a network and return it.
 
@@ -49,8 +51,7 @@ def lower(
         folder: where the files are written; made if it is missing.
         top: the name of the top module, and what the names of its memories' files begin with.
         interval_cycles: clocks from one frame to the next at most; ``None``: the fewest that ``multipliers`` reach.
-        multipliers: that work at the same time at most, where ``interval_cycles`` is ``None``; the default is 80 % of
-            the DSP slices of a PYNQ-Z2.
+        multipliers: that work at the same time at most, where ``interval_cycles`` is ``None``.
 
     Raises:
         ConfigError: no clocks or no multipliers.

@@ -31,6 +31,12 @@ def lowered(node: g.Node, builder: Builder) -> Stream:
     )
 
 
+def _types(stream: Stream, dtype: FixedPoint) -> dict[str, int]:
+    """Return the parameters that tell a module the types of its input and output."""
+    given = stream.dtype
+    return {"IN_WIDTH": given.width, "IN_SIGNED": int(given.signed), "OUT_WIDTH": dtype.width}
+
+
 @lowered.register
 def _(node: g.Reshape, builder: Builder) -> Stream:
     stream = builder.take(node.inputs[0])
@@ -151,11 +157,9 @@ def _depthwise(node: g.Conv, stream: Stream, builder: Builder) -> Stream:
 def _products(node: g.Dense | g.Conv, stream: Stream, dtype: FixedPoint) -> dict[str, int]:
     weights = node.weight_dtype
     return {
-        "IN_WIDTH": stream.dtype.width,
-        "IN_SIGNED": int(stream.dtype.signed),
+        **_types(stream, dtype),
         "WEIGHT_WIDTH": weights.width,
         "WEIGHT_SIGNED": int(weights.signed),
-        "OUT_WIDTH": dtype.width,
         "PRODUCT_SHIFT": dtype.fraction_bits - weights.fraction_bits - stream.dtype.fraction_bits,
     }
 
@@ -190,9 +194,7 @@ def _(node: g.Pool, builder: Builder) -> Stream:
     folds = node.output.shape[-1] // lanes
     parameters = {
         "LARGEST": int(node.kind == "max"),
-        "IN_WIDTH": stream.dtype.width,
-        "IN_SIGNED": int(stream.dtype.signed),
-        "OUT_WIDTH": node.output.dtype.width,
+        **_types(stream, node.output.dtype),
         "LANES": lanes,
         "FOLDS": folds,
         "BEATS": beats,
@@ -327,9 +329,7 @@ def _scaled(
 ) -> Stream:
     widths, memories = _constants(stream, constants)
     parameters = {
-        "IN_WIDTH": stream.dtype.width,
-        "IN_SIGNED": int(stream.dtype.signed),
-        "OUT_WIDTH": dtype.width,
+        **_types(stream, dtype),
         "LANES": stream.lanes,
         **widths,
         "SHIFT": shift,
@@ -367,9 +367,7 @@ def _(node: g.Sign, builder: Builder) -> Stream:
     plain = bool((node.multiplier == 1).all()) and not node.offset.any()
     widths, memories = _constants(stream, None if plain else (node.multiplier, node.offset))
     parameters = {
-        "IN_WIDTH": stream.dtype.width,
-        "IN_SIGNED": int(stream.dtype.signed),
-        "OUT_WIDTH": node.output.dtype.width,
+        **_types(stream, node.output.dtype),
         "LANES": stream.lanes,
         **widths,
     }
@@ -409,9 +407,7 @@ def _(node: g.Table, builder: Builder) -> Stream:
     stream = builder.take(node.inputs[0])
     dtype = node.output.dtype
     parameters = {
-        "IN_WIDTH": stream.dtype.width,
-        "IN_SIGNED": int(stream.dtype.signed),
-        "OUT_WIDTH": dtype.width,
+        **_types(stream, dtype),
         "LANES": stream.lanes,
     }
     made = (dtype, stream.shape, stream.lanes)
@@ -423,11 +419,9 @@ def _(node: g.Table, builder: Builder) -> Stream:
 def _(node: g.ArgMax, builder: Builder) -> Stream:
     stream = builder.take(node.inputs[0])
     parameters = {
-        "IN_WIDTH": stream.dtype.width,
-        "IN_SIGNED": int(stream.dtype.signed),
+        **_types(stream, node.output.dtype),
         "LANES": stream.lanes,
         "FOLDS": stream.folds,
-        "OUT_WIDTH": node.output.dtype.width,
     }
     made = (node.output.dtype, node.output.shape, 1)
     return builder.stage("flow_argmax", node.name, {"in": stream}, made, parameters)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from flow.fixed.lower.values import width_of
+
 
 def memory(words: Iterable[Iterable[int]], width: int) -> str:
     """Return the text of a ``$readmemh`` file: a line a word, its first element of ``width`` bits lowest."""
@@ -22,8 +24,7 @@ def memory(words: Iterable[Iterable[int]], width: int) -> str:
 
 def signed_width(values: np.ndarray) -> int:
     """Return the bits of the smallest two's complement that holds all values."""
-    low, high = int(values.min()), int(values.max())
-    return max(max(high, 0).bit_length(), (~low).bit_length() if low < 0 else 0) + 1
+    return width_of(min(int(values.min()), -1), max(int(values.max()), 0))
 
 
 def pack(values: np.ndarray, lanes: int, width: int) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 from flow import network, qonnx_graph, training
 from flow.errors import ConfigError
 from flow.fixed.lower import lower
-from flow.lsb import Golden, write_golden
-from flow.quantize.bounded import dequantized, frozen, integers, prove_bounded
+from flow.lsb import Golden, inputs_lsb, write_golden
+from flow.quantize.bounded import dequantized, frozen, prove_bounded
 from flow.quantize.build import CALIBRATION_SAMPLES, calibrated, traced
 from flow.quantize.calibration import Calibration
 from flow.quantize.proof import check_exact, export, prove_equal
@@ -207,7 +207,7 @@ def _proven(
     exact = frozen(fixed, sample)
     bound = prove_bounded(without_softmax(exact), path, samples, progress)
     graph = lower(qonnx_graph.load(path))
-    given = dequantized(graph, integers(graph, samples), samples)
+    given = dequantized(graph, inputs_lsb(graph, arrays(samples)), samples)
     return tuple(array.astype(np.float32) for array in predict(exact, given, double=True)), bound
 
 

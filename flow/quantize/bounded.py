@@ -19,7 +19,7 @@ from flow.fixed.execute import execute
 from flow.fixed.graph import Add, FixedGraph, Node, Relu, Rescale, Table, Tensor
 from flow.fixed.lower import lower
 from flow.fixed.rounding import float_bounds
-from flow.lsb import input_lsb, placed
+from flow.lsb import inputs_lsb, placed
 from flow.quantize.samples import arrays, predict
 from flow.types import FloatBound, Progress
 
@@ -99,7 +99,7 @@ def prove_bounded(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress
     """
     model = qonnx_graph.without_softmax(qonnx_graph.load(onnx_path))
     graph = lower(model)
-    lsb = integers(graph, samples)
+    lsb = inputs_lsb(graph, arrays(samples))
     results = execute(graph, lsb)
     made = predict(trunk, dequantized(graph, lsb, samples), double=True)
     for name, values in zip(graph.outputs, made, strict=True):
@@ -118,15 +118,6 @@ def prove_bounded(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress
         samples=sum(one.samples for one in found),
         output_lsb=max(one.output_lsb for one in found),
     )
-
-
-def integers(graph: FixedGraph, samples: Any) -> list[np.ndarray]:
-    """Return samples as the integers that the hardware reads, (samples, *shape), channels last."""
-    made = []
-    for tensor, array in zip(graph.inputs, arrays(samples), strict=True):
-        order = np.arange(tensor.size) if tensor.order is None else tensor.order
-        made.append(input_lsb(tensor.port, array, order).reshape(len(array), *tensor.shape))
-    return made
 
 
 def dequantized(graph: FixedGraph, lsb: list[np.ndarray], samples: Any) -> tuple[np.ndarray, ...]:
