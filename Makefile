@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "set-up: installing the pinned packages into $(VENV) (once; a few minutes)"
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_WHEELS),--find-links $(TORCH_WHEELS)) torch
-	$(PIP) -e '.[dev,notebooks,rtl]'
+	$(PIP) -e '.[dev,notebooks,open]'
 	# --no-deps: its wheel asks for one build of torch, and the tests need its model definitions alone
 	$(PIP) $(if $(TORCH_WHEELS),--find-links $(TORCH_WHEELS)) --no-deps torchvision pillow
 	touch $(STAMP)

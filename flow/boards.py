@@ -40,6 +40,7 @@ _TOP = {
     "clock_period_ns": _NUMBER,
     "resources": _TABLE,
     "ps": _TABLE,
+    "fpga": _TABLE,
     "pins": _TABLE,
     "source": _TABLE,
 }
@@ -55,8 +56,16 @@ _PS = {
     "ddr_mhz": _NUMBER,
     "ddr_mib": _COUNT,
 }
-_SOURCES = ("part", "resources", "ps", "pins")
-_OPTIONAL = frozenset({"pins", "ps.cpu_mhz", *(f"ps.{key}" for key in _PS if key.startswith("ddr_"))})
+_FPGAS = ("ecp5", "ice40", "gowin")
+_FPGA = {"family": _TEXT, "device": _TEXT, "package": _TEXT, "grade": _TEXT, "baud": _COUNT}
+_LINK_PINS = ("clk", "rx", "tx")
+_SOURCES = ("part", "resources", "ps", "fpga", "pins")
+_OPTIONAL = frozenset(
+    {
+        *("pins", "ps", "fpga", "ps.cpu_mhz", "fpga.package", "fpga.grade"),
+        *(f"ps.{key}" for key in _PS if key.startswith("ddr_")),
+    }
+)
 
 
 def names() -> tuple[str, ...]:
@@ -90,7 +99,12 @@ def read(path: Path) -> Board:
     data = _parse(path)
     _check(path, "", data, _TOP)
     _check(path, "resources", data["resources"], _RESOURCES)
-    _check(path, "ps", data["ps"], _PS)
+    if ("ps" in data) == ("fpga" in data):
+        given = "both" if "ps" in data else "none"
+        raise ConfigError(
+            f"board {path.stem}: one table of [ps] (with a processor) and [fpga] (without) must be there, not "
+            f"{given}; boards/README.md explains them"
+        )
     _check(path, "pins", data.get("pins", {}), dict.fromkeys(data.get("pins", {}), _PIN))
     _check(path, "source", data["source"], {key: _TEXT for key in _SOURCES if key in data})
     if data["name"] != path.stem:
@@ -98,11 +112,14 @@ def read(path: Path) -> Board:
             f"board {path.stem}: name must be the file's stem, {path.stem!r}, not {data['name']!r}; "
             f"correct {path}"
         )
-    if data["ps"]["type"] not in _PS_TYPES:
-        raise ConfigError(
-            f"board {path.stem}: ps.type must be one of {', '.join(_PS_TYPES)}, not {data['ps']['type']!r}; "
-            + _nearest(data["ps"]["type"], _PS_TYPES, "boards/README.md explains them")
-        )
+    if "ps" in data:
+        _check(path, "ps", data["ps"], _PS)
+        _one_of(path, "ps.type", data["ps"]["type"], _PS_TYPES)
+    else:
+        _check(path, "fpga", data["fpga"], _FPGA)
+        _one_of(path, "fpga.family", data["fpga"]["family"], _FPGAS)
+        pins = {key: pin for key, pin in data.get("pins", {}).items() if key in _LINK_PINS}
+        _check(path, "pins", pins, dict.fromkeys(_LINK_PINS, _PIN))
     return Board(
         name=data["name"],
         title=data["title"],
@@ -110,7 +127,8 @@ def read(path: Path) -> Board:
         toolchains=tuple(data["toolchains"]),
         clock_period_ns=float(data["clock_period_ns"]),
         resources=Resources(**data["resources"]),
-        ps=data["ps"],
+        ps=data.get("ps", {}),
+        fpga=data.get("fpga", {}),
         pins=data.get("pins", {}),
         source=data["source"],
     )
@@ -152,6 +170,14 @@ def _check(path: Path, table: str, data: Mapping[str, Any], rules: Mapping[str, 
             raise ConfigError(
                 f"board {path.stem}: {prefix}{key} must be {rule}, not {data[key]!r}; correct {path}"
             )
+
+
+def _one_of(path: Path, key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(
+            f"board {path.stem}: {key} must be one of {', '.join(known)}, not {value!r}; "
+            + _nearest(value, known, "boards/README.md explains them")
+        )
 
 
 def _nearest(value: str, known: Iterable[str], otherwise: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,11 @@ def run(
     last: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")] = None,
     out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the config's.")] = None,
+    board: Annotated[str | None, typer.Option(help="In place of the config's.")] = None,
+    toolchain: Annotated[
+        str | None,
+        typer.Option(help="vitis, or open: no vendor tool; default: the config's, or the board's first."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the stages: train, prune, simplify, quantize, compress, convert, emulate, synthesize.
@@ -41,14 +46,16 @@ def run(
     """
     from flow import pipeline
 
+    chosen: dict[str, Any] = {"out": out, "first": first, "last": last, "seed": seed, "board": board}
+    options = {"synthesize": {"toolchain": toolchain}} if toolchain else None
     if as_json:
-        manifest = pipeline.run(config, out=out, first=first, last=last, seed=seed)
+        manifest = pipeline.run(config, options=options, **chosen)
         print(json.dumps(manifest.values, indent=1))
         return
     from flow.progress import show
 
     with show() as listener:
-        manifest = pipeline.run(config, out=out, first=first, last=last, seed=seed, listener=listener)
+        manifest = pipeline.run(config, options=options, listener=listener, **chosen)
     from rich.console import Console
 
     from flow.report import table
@@ -92,9 +99,9 @@ def boards(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    columns = ("name", "part", "luts", "flip_flops", "dsps", "bram36", "toolchains")
+    columns = ("name", "part", "luts", "flip_flops", "dsps", "bram_kibit", "toolchains")
     shown = [[f"{row[c]:,}" if isinstance(row[c], int) else str(row[c]) for c in columns] for row in rows]
-    _table(("board", "part", "LUT", "FF", "DSP", "BRAM36", "tool chains"), shown, right=(2, 3, 4, 5))
+    _table(("board", "part", "LUT", "FF", "DSP", "BRAM Kibit", "tool chains"), shown, right=(2, 3, 4, 5))
 
 
 @app.command()
@@ -138,6 +145,43 @@ def emulate(
     if layers:
         _table(chain.HEADS, chain.rows(emulation["layers"]), right=chain.RIGHT)
     print("\n".join(chain.summary(hops, emulation)))
+
+
+@app.command()
+def deploy(
+    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    serial: Annotated[
+        str, typer.Option(metavar="PORT", help="The board's serial port, such as /dev/ttyUSB0.")
+    ] = "/dev/ttyUSB0",
+    samples: Annotated[int | None, typer.Option(help="How many; default: all golden ones.")] = None,
+    baud: Annotated[int | None, typer.Option(help="Of the line; default: the build's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's output folder; default runs/<name>.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Send golden samples to a programmed board and compare every result in LSBs.
+
+    The board holds the bitstream of a run with --toolchain open.
+    """
+    from contextlib import nullcontext
+    from dataclasses import asdict
+
+    from flow.config import load
+    from flow.deploy import deploy as stage
+    from flow.deploy import text
+    from flow.progress import show
+
+    folder = (out or Path("runs") / load(config).name) / "synthesize"
+    with nullcontext() if as_json else show() as listener:
+        tell = listener or (lambda *_: None)
+        done = stage(
+            folder,
+            serial=serial,
+            samples=samples,
+            baud=baud,
+            progress=lambda count, total, words: tell("deploy", "progress", count, total, words),
+        )
+        tell("deploy", "done", 1, 1, "")
+    print(json.dumps(asdict(done), indent=1) if as_json else text(done))
 
 
 @app.command()

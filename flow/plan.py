@@ -107,9 +107,10 @@ def run(
     products = tuple(folder / name for name in plan.products)
     for product in products:
         if not product.exists():
+            last = plan.commands[-1]
             raise ToolError(
-                f"{subject}: {plan.commands[-1].argv[0]!r} must leave {product.name}, not end without it; "
-                f"see {folder / plan.commands[-1].log}"
+                f"{subject}: {last.name or last.argv[0]!r} must leave {product.name}, not end without it; "
+                f"see {folder / last.log}"
             )
     return products
 
@@ -122,7 +123,7 @@ def _run_one(
     env: Mapping[str, str] | None,
     on_line: Callable[[str], None] | None,
 ) -> None:
-    program = command.argv[0]
+    program = command.name or command.argv[0]
     log = folder / command.log
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=30)

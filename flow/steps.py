@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -277,8 +278,7 @@ def emulate(context: Context, out: Path) -> Figures:
     design = load_project(context.entries["convert"], context.entries["quantize"])
     options = context.options("emulate")
     if options.get("rtl"):
-        slices = boards.load(context.config.board).resources.dsps or 0
-        options = {"rtl_multipliers": max(1, int(DSP_SHARE * slices)), "rtl_folder": out / "rtl", **options}
+        options |= {"rtl_options": rtl_options(context), "rtl_folder": out / "rtl"}
     result = stage(design, **options, progress=context.progress)
     np.savez(out / "csim.npz", outputs_lsb=result.outputs)
     return {
@@ -297,26 +297,70 @@ def emulate(context: Context, out: Path) -> Figures:
     }
 
 
-def synthesize(context: Context, out: Path) -> Figures:
-    """Write the vendor build, and run it where the tools are."""
-    from flow.synthesize import synthesize as stage
+def rtl_options(context: Context) -> dict[str, Any]:
+    """Return the options of the network's Verilog, the board's multipliers among them."""
+    slices = boards.load(context.config.board).resources.dsps or 0
+    return {"multipliers": max(1, int(DSP_SHARE * slices)), **context.options("rtl")}
 
-    made = stage(
-        load_project(context.entries["convert"], context.entries["quantize"]),
-        board=context.config.board,
-        out=out,
-        **context.options("synthesize"),
-        progress=context.progress,
-    )
+
+def synthesize(context: Context, out: Path) -> Figures:
+    """Build the bitstream; write the vendor's build where its tools are missing."""
+    from flow.synthesize import synthesize as stage
+    from flow.synthesize import toolchain_of
+
+    options = context.options("synthesize")
+    opened = toolchain_of(boards.load(context.config.board), options.get("toolchain")) == "open"
+    with tempfile.TemporaryDirectory() as work:
+        if opened and options.get("dense", True) and "train" in context.entries:
+            options["dense_onnx"] = dense_quantized(context, Path(work))
+        made = stage(
+            load_project(context.entries["convert"], context.entries["quantize"]),
+            board=context.config.board,
+            out=out,
+            **options,
+            rtl_options=rtl_options(context),
+            progress=context.progress,
+        )
     done = made.path is not None
     return {
-        "csynth": synthesized_layers(context, out) if done else {},
+        "toolchain": "open" if opened else "vitis",
+        "yosys": json.loads((out / "layers.json").read_text("utf-8")) if opened else {},
+        "csynth": synthesized_layers(context, out) if done and not opened else {},
         "status": "done" if done else "not run",
         "bitstream": made.path.relative_to(out).as_posix() if made.path else None,
-        "command": f"cd {shlex.quote(str(context.out / 'synthesize'))} && sh build.sh",
+        "command": made.command and f"cd {shlex.quote(str(context.out / 'synthesize'))} && sh build.sh",
         "missing_tools": list(made.missing_tools),
         "report": dataclasses.asdict(made.report) if made.report else None,
     }
+
+
+def dense_quantized(context: Context, out: Path) -> Path:
+    """Return the unpruned network as a QONNX file, at the widths of the pruned one, calibrated alone."""
+    from flow import network
+    from flow.quantize import quantize as stage
+    from flow.simplify import simplify as smaller
+
+    context.progress(0, 1, "quantizing the unpruned network, to compare")
+    figures = context.entries["quantize"].figures
+    layers = {name: {"weight_bits": bits} for name, bits in figures["weight_bits"].items()}
+    for name, bits in figures["activation_bits"].items():
+        layers.setdefault(name, {})["activation_bits"] = bits
+    options = context.options("quantize")
+    fixed = {
+        key: options[key] for key in ("input_bits", "bias_bits", "scales", "per_channel") if key in options
+    }
+    model = smaller(network.load(context.folder("train")), context.example, seed=context.config.seed).model
+    made = stage(
+        model,
+        context.example,
+        out=out,
+        data=context.data,
+        layers=layers,
+        epochs=0,
+        seed=context.config.seed,
+        **fixed,
+    )
+    return made.onnx_path
 
 
 def synthesized_layers(context: Context, out: Path) -> Figures:

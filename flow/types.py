@@ -79,7 +79,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Board:
-    """One board, read from ``boards/<name>.toml``."""
+    """One board, read from ``boards/<name>.toml``; it has ``ps``, a processor, or ``fpga``, what its chip alone is."""
 
     name: str
     title: str
@@ -90,14 +90,19 @@ class Board:
     ps: Mapping[str, Any]
     pins: Mapping[str, str]
     source: Mapping[str, str]
+    fpga: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Command:
-    """One program call: ``argv[0]`` is looked up on PATH; ``log`` is relative to the plan's folder."""
+    """One program call: ``argv[0]`` is looked up on PATH; ``log`` is relative to the plan's folder.
+
+    ``name``: what messages call it; empty: ``argv[0]``.
+    """
 
     argv: tuple[str, ...]
     log: str
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flow.emulate.verilator import Result, Simulation, installed
 from flow.resources import data_folder
+from flow.verilator import Result, Simulation, installed
 
 VERILOG = data_folder("hls_templates") / "verilog"
 LIMIT = 200_000

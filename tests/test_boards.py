@@ -125,7 +125,8 @@ def test_every_processor_runs_from_the_crystal_of_its_board(name, crystal_mhz):
 @pytest.mark.parametrize("name", boards.names())
 def test_every_group_of_figures_has_its_source(name):
     board = boards.load(name)
-    assert set(board.source) == {"part", "resources", "ps"} | ({"pins"} if board.pins else set())
+    kind = "fpga" if board.fpga else "ps"
+    assert set(board.source) == {"part", "resources", kind} | ({"pins"} if board.pins else set())
     assert all(len(line) > 10 and "\n" not in line for line in board.source.values())
 
 
@@ -191,7 +192,7 @@ def test_a_board_unlike_any_other_is_refused_with_the_way_to_the_list():
 def test_unknown_key_is_refused_with_the_nearest_one(write):
     assert refusal(write("clock_period_ns", "clock_periode_ns")) == (
         "board small: a key of the file must be one of name, title, part, toolchains, clock_period_ns, "
-        "resources, ps, pins, source, not 'clock_periode_ns'; did you mean 'clock_period_ns'?"
+        "resources, ps, fpga, pins, source, not 'clock_periode_ns'; did you mean 'clock_period_ns'?"
     )
 
 
@@ -237,7 +238,6 @@ def test_unknown_key_of_a_table_is_refused_with_the_nearest_one(write, old, new,
         ("crystal_mhz = 50.0\n", "ps.crystal_mhz", "a positive number"),
         ('ps = "a document"\n', "source.ps", "a text that is not empty"),
         ('pins = "a document"\n', "source.pins", "a text that is not empty"),
-        ('[ps]\ntype = "zynq7000"\ncrystal_mhz = 50.0\n', "ps", "a table"),
     ],
 )
 def test_missing_key_is_refused(write, line, key, rule):
@@ -291,6 +291,44 @@ def test_an_unknown_processor_is_refused_with_the_nearest_one(write):
     assert refusal(write("zynq7000", "zynq7")) == (
         "board small: ps.type must be one of zynq7000, zynq_ultrascale, not 'zynq7'; did you mean 'zynq7000'?"
     )
+
+
+FPGA = """
+[fpga]
+family = "ecp5"
+device = "85k"
+baud = 1000000
+
+[pins]
+clk = "G2"
+rx = "M1"
+tx = "L4"
+"""
+NO_PROCESSOR = (
+    SMALL.replace('[ps]\ntype = "zynq7000"\ncrystal_mhz = 50.0\n', "")
+    .replace('[pins]\nclock = "H16"\n', FPGA)
+    .replace('ps = "a document"', 'fpga = "a document"')
+)
+
+
+def test_a_board_without_a_processor_reads(write):
+    board = boards.read(write(text=NO_PROCESSOR))
+    assert (board.ps, board.fpga["family"], board.pins["tx"]) == ({}, "ecp5", "L4")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (FPGA, "[pins]\n", "one table of [ps] (with a processor) and [fpga] (without) must be there, not none; "),
+        ("[fpga]", '[ps]\ntype = "zynq7000"\n[fpga]', "one table of [ps] (with a processor) and [fpga] (without) "
+         "must be there, not both; "),
+        ('"ecp5"', '"ecp"', "fpga.family must be one of ecp5, ice40, gowin, not 'ecp'; did you mean 'ecp5'?"),
+        ('rx = "M1"\n', "", "pins.rx must be a package pin such as 'H16', not missing; "),
+        ("baud = 1000000", "baud = 0", "fpga.baud must be a positive whole number, not 0; "),
+    ],
+)  # fmt: skip
+def test_a_broken_board_without_a_processor_is_refused(write, old, new, message):
+    assert refusal(write(old, new, NO_PROCESSOR)).startswith(f"board small: {message}")
 
 
 def test_a_name_unlike_the_file_is_refused(write):

@@ -59,12 +59,12 @@ def test_help_loads_no_heavy_library() -> None:
 def test_boards_are_listed_with_their_resources() -> None:
     done = flow("boards")
     line = next(line for line in done.stdout.splitlines() if line.startswith("pynq-z2"))
-    assert line.split() == ["pynq-z2", "xc7z020clg400-1", "53,200", "106,400", "220", "140", "vitis"]
+    assert line.split() == ["pynq-z2", "xc7z020clg400-1", "53,200", "106,400", "220", "5,040", "vitis"]
 
 
 def test_boards_are_listed_for_machines() -> None:
     rows = json.loads(flow("boards", "--json").stdout)
-    assert {"name": "pynq-z2", "luts": 53200, "bram36": 140}.items() <= {r["name"]: r for r in rows}[
+    assert {"name": "pynq-z2", "luts": 53200, "bram_kibit": 5040}.items() <= {r["name"]: r for r in rows}[
         "pynq-z2"
     ].items()
 
@@ -98,8 +98,9 @@ def test_init_writes_a_config_once(tmp_path: Path) -> None:
         ("[prun]\n", "config: key 'prun' is not known; did you mean 'prune'?"),
         ('[model]\nsource = "a:b"\n[prune]\npruning_ration = 1\n', "[prune]: key 'pruning_ration' is not known; "
          "did you mean 'pruning_ratio'?"),
-        ('board = "pynq-z22"\n[model]\nsource = "a:b"\n', "board must be one of arty-z7-20, kv260, pynq-z1, pynq-z2, "
-         "ultra96-v2, zcu104, zybo-z7-20, not 'pynq-z22'; did you mean 'pynq-z2'?"),
+        ('board = "pynq-z22"\n[model]\nsource = "a:b"\n', "board must be one of arty-z7-20, icebreaker, kv260, "
+         "pynq-z1, pynq-z2, tang-nano-20k, ultra96-v2, ulx3s-85f, zcu104, zybo-z7-20, not 'pynq-z22'; did you mean "
+         "'pynq-z2'?"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_message_and_a_non_zero_exit(tmp_path: Path, text: str | None, message: str) -> None:
@@ -303,8 +304,7 @@ def test_emulate_compares_the_verilog_too(
 def test_a_missing_verilator_is_said_before_the_long_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from flow import cli
-    from flow.emulate import verilator
+    from flow import cli, verilator
 
     monkeypatch.setattr(verilator, "installed", lambda: None)
     with pytest.raises(ToolError, match="'verilator' must be installed"):

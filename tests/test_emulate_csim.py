@@ -12,9 +12,9 @@ from conftest import needs
 from quantized import golden, project
 
 from flow.emulate.csim import Csim
-from flow.emulate.objects import KEEP_DAYS, Objects
 from flow.errors import ConfigError, ToolError
 from flow.lsb import input_lsb
+from flow.objects import KEEP_DAYS, Objects
 from flow.types import HlsProject
 
 MLP = ("mlp", "io_parallel", 220)

@@ -11,9 +11,9 @@ from lowered import integers
 from quantized import graph as qonnx
 from rtl_cases import needs_verilator
 
-from flow.emulate import rtl, verilator
+from flow import verilator
+from flow.emulate import rtl
 from flow.emulate.rtl import emulate_rtl
-from flow.emulate.verilator import Simulation
 from flow.errors import ConfigError, MismatchError, ToolError, UnsupportedError
 from flow.fixed.graph import (
     ROUNDINGS,
@@ -34,6 +34,7 @@ from flow.fixed.lower import lower as fixed
 from flow.lower import RtlDesign, lower
 from flow.lower.words import memory, pack, signed_width, unpack
 from flow.types import FixedPoint, RtlEmulation
+from flow.verilator import Simulation
 
 pytestmark = [pytest.mark.tool, needs_verilator]
 BYTE = FixedPoint(True, 8, 0)

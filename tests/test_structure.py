@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flow"
-STAGES = {"train", "prune", "simplify", "quantize", "compress", "convert", "emulate", "synthesize", "report"}
+STAGES = {
+    "train",
+    "prune",
+    "simplify",
+    "quantize",
+    "compress",
+    "convert",
+    "emulate",
+    "synthesize",
+    "deploy",
+    "report",
+}
 LAYERS = [
     {"cli", "pytest_plugin"},
     {"progress", "doctor", "fit", "golden"},
@@ -18,10 +29,10 @@ LAYERS = [
     {"model_source", "pricing"},
     {"config"},
     STAGES,
+    {"toolchains"},
     {"estimate", "finn", "narrow", "lower"},
     {
         "fixed",
-        "toolchains",
         "fuse",
         "training",
         "channels",
@@ -29,6 +40,8 @@ LAYERS = [
         "qonnx_graph",
         "onnx_model",
         "store",
+        "objects",
+        "verilator",
         "checkpoint",
         "data",
         "networks",
@@ -49,6 +62,8 @@ HOMES = {
     "jinja2": {"report"},
     "typer": {"cli"},
     "pytest": {"pytest_plugin"},
+    "pyosys": {"toolchains"},
+    "serial": {"deploy"},
     "subprocess": {"plan"},
 }
 MODULES = sorted(

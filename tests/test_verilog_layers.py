@@ -369,7 +369,12 @@ def rescale(
     each = [chosen | {"ROUNDING": number} for number in range(len(ROUNDINGS))]
     body = side_by_side(name, "flow_rescale", each, x.lanes * bits)
     made = Beats(np.concatenate(out, 1), bits, signed)
-    return Layer(Case(name, "", {}, {"in": x}, {"out": made}, body, ("flow_rescale",), memories), 1, 1, 4)
+    return Layer(
+        Case(name, "", {}, {"in": x}, {"out": made}, body, ("flow_rescale",), memories),
+        1,
+        1,
+        4 if constants else 2,
+    )
 
 
 def tying(shift: int) -> tuple[np.ndarray, np.ndarray]:

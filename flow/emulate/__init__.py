@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from flow.errors import ConfigError, MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
 from flow.fixed.lower import lower
-from flow.lower import MULTIPLIERS
 from flow.lower import lower as lower_rtl
 from flow.lsb import Golden, exact_lsb, inputs_lsb, placed, read_golden
 from flow.types import Emulation, HlsProject, Progress, silent
@@ -46,8 +45,7 @@ def emulate(
     timeout_s: float = 1800,
     rtl: bool = False,
     rtl_frames: int = 200,
-    rtl_interval_cycles: int | None = None,
-    rtl_multipliers: int = MULTIPLIERS,
+    rtl_options: Mapping[str, int] | None = None,
     rtl_folder: Path | None = None,
     vcd: bool = False,
     progress: Progress = silent,
@@ -72,8 +70,7 @@ def emulate(
         timeout_s: limit for each program.
         rtl: write the network as Verilog too (`flow.lower`) and compare it, clock by clock, with the integer executor.
         rtl_frames: samples that the Verilog runs, the first ones.
-        rtl_interval_cycles: clocks a frame at most; ``None``: the fewest that ``rtl_multipliers`` reach.
-        rtl_multipliers: see `flow.lower.lower`.
+        rtl_options: ``interval_cycles``, ``multipliers`` and the like of `flow.lower.lower`.
         rtl_folder: where the Verilog is kept; ``None``: nowhere.
         vcd: keep the waveforms of the first two frames there too, as ``wave.vcd``.
         progress: see `flow.types.Progress`.
@@ -131,13 +128,7 @@ def emulate(
     if rtl:
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary)
-            made = lower_rtl(
-                graph,
-                rtl_folder or work,
-                top=design.top,
-                interval_cycles=rtl_interval_cycles,
-                multipliers=rtl_multipliers,
-            )
+            made = lower_rtl(graph, rtl_folder or work, module=design.top, **(rtl_options or {}))
             frames = [x[:rtl_frames] for x in lsb]
             proof = emulate_rtl(graph, made, frames, work, vcd=vcd, timeout_s=timeout_s, progress=progress)
             if vcd and rtl_folder:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from flow.emulate.verilator import Result, Simulation
 from flow.errors import MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph
@@ -18,6 +17,7 @@ from flow.lower.streams import Stream
 from flow.lower.verilog import axis_ports
 from flow.lower.words import pack, unpack
 from flow.types import Progress, RtlEmulation, silent
+from flow.verilator import Result, Simulation
 
 STALL = 0.3
 """How often a clock passes without a beat on either side, in the run with stalls."""

@@ -11,7 +11,7 @@ from flow.lower.build import Builder
 from flow.lower.folds import TooFastError
 from flow.lower.nodes import lowered
 from flow.lower.streams import Circuit
-from flow.lower.verilog import top_module
+from flow.lower.verilog import stage_module, top_module
 from flow.resources import data_folder
 from flow.store import write_atomically
 
@@ -40,7 +40,7 @@ def lower(
     graph: FixedGraph,
     folder: Path,
     *,
-    top: str = "flow_top",
+    module: str = "flow_top",
     interval_cycles: int | None = None,
     multipliers: int = MULTIPLIERS,
 ) -> RtlDesign:
@@ -49,7 +49,7 @@ def lower(
     Args:
         graph: the network.
         folder: where the files are written; made if it is missing.
-        top: the name of the top module, and what the names of its memories' files begin with.
+        module: the name of the top module, and what the names of its memories' files begin with.
         interval_cycles: clocks from one frame to the next at most; ``None``: the fewest that ``multipliers`` reach.
         multipliers: that work at the same time at most, where ``interval_cycles`` is ``None``.
 
@@ -62,19 +62,20 @@ def lower(
     if multipliers < 1:
         raise ConfigError(f"lower: multipliers must be at least 1, not {multipliers}; leave it out")
     circuit = (
-        _built(graph, interval_cycles, top)
+        _built(graph, interval_cycles, module)
         if interval_cycles is not None
-        else _fastest(graph, multipliers, top)
+        else _fastest(graph, multipliers, module)
     )
     library = data_folder("hls_templates") / "verilog"
-    modules = sorted({stage.module for stage in circuit.stages} | {"flow_tap", "flow_last"})
-    files = {f"{top}.sv": top_module(circuit, top)}
-    files |= {f"{module}.sv": (library / f"{module}.sv").read_text(encoding="utf-8") for module in modules}
+    names = sorted({stage.module for stage in circuit.stages} | {"flow_tap", "flow_last"})
+    files = {f"{module}.sv": top_module(circuit, module)}
+    files[f"{module}_stages.sv"] = "\n".join(stage_module(circuit, stage, module) for stage in circuit.stages)
+    files |= {f"{name}.sv": (library / f"{name}.sv").read_text(encoding="utf-8") for name in names}
     files |= {name: text() for stage in circuit.stages for name, text in stage.data.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_atomically(folder / name, text)
-    return RtlDesign(folder, top, tuple(folder / name for name in files if name.endswith("v")), circuit)
+    return RtlDesign(folder, module, tuple(folder / name for name in files if name.endswith("v")), circuit)
 
 
 def _built(graph: FixedGraph, interval: int, prefix: str) -> Circuit:

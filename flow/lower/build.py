@@ -25,6 +25,7 @@ class Builder:
         self._wires: dict[str, int] = {}
         self._taps: list[Tap] = []
         self._waiting: dict[str, list[Stream]] = {}
+        self._layer = ""
 
     # ------------------------------------------------------------ what nodes are made of
 
@@ -68,6 +69,7 @@ class Builder:
             Stage(
                 name=f"u_{out.signal}",
                 module=module,
+                layer=self._layer,
                 parameters={**parameters, **{key: file for key, (file, _) in files.items()}},
                 ports={port: (s.signal,) for port, s in given.items()} | {"out": (out.signal,)},
                 cycles=max(cycles, out.beats, *(s.beats for s in given.values())),
@@ -115,6 +117,7 @@ class Builder:
             inputs.append(self._stream(tensor.name, tensor.dtype, tensor.shape, lanes, 0.0))
             self._offer(tensor, self.fifo(inputs[-1], _SMALL))
         for node in self.graph.nodes:
+            self._layer = node.name
             stream = lowered(node, self)
             if not isinstance(node, Reshape):
                 stream = self.fifo(stream, _SMALL)  # cuts the way of ready from stage to stage
@@ -147,6 +150,7 @@ class Builder:
             Stage(
                 name=f"fork_{stream.signal}",
                 module="flow_fork",
+                layer=self._layer,
                 parameters={"WIDTH": stream.width, "BRANCHES": users},
                 ports={"in": (stream.signal,), "out": tuple(branch.signal for branch in branches)},
                 cycles=stream.beats,

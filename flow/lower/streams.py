@@ -51,12 +51,13 @@ class Stage:
     """One instance of a module of ``hls_templates/verilog``.
 
     ``ports``: the signal behind each stream port; a fork's output has several. ``data``: the text of each memory's
-    file, made when it is written.
+    file, made when it is written. ``layer``: the node that it belongs to, empty for the input's.
     ``cycles``: clocks it needs for a frame. ``multipliers``: how many work at the same time.
     """
 
     name: str
     module: str
+    layer: str
     parameters: Mapping[str, int | str]
     ports: Mapping[str, tuple[str, ...]]
     cycles: int

@@ -1,4 +1,4 @@
-"""A circuit as Verilog: the top, with AXI4-Stream ports, and the files of its memories."""
+"""A circuit as Verilog: the top, with AXI4-Stream ports, and one module a stage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from flow.lower.streams import Circuit, Stage, Stream
 
 _WIDE = ("MINIMUM", "MAXIMUM")
 """Parameters of 64 bits."""
+_CLOCKED = {"clk": "aclk", "reset": "reset"}
 
 
 def axis_ports(streams: Sequence[Stream], name: str) -> tuple[str, ...]:
@@ -41,12 +42,12 @@ def top_module(circuit: Circuit, top: str) -> str:
             f"assign {name}_tready = {stream.signal}_ready;",
         ]
     for stage in circuit.stages:
-        body += _instance(stage)
+        body += _instance(stage, top)
     for tap in circuit.taps:
         s = tap.stream.signal
         parameters: dict[str, int | str] = {"NAME": tap.name, "WIDTH": tap.stream.width}
         wires = {"valid": f"{s}_valid", "ready": f"{s}_ready", "data": f"{s}_data"}
-        body += _call("flow_tap", parameters, f"tap_{s}", wires)
+        body += _call("flow_tap", parameters, f"tap_{s}", _CLOCKED | wires)
     for name, stream in outputs:
         s, gap = stream.signal, tdata_bits(stream) - stream.width
         data = f"{{{gap}'d0, {s}_data}}" if gap else f"{s}_data"
@@ -55,20 +56,47 @@ def top_module(circuit: Circuit, top: str) -> str:
             f"assign {name}_tdata = {data};",
             f"assign {name}_tvalid = {s}_valid;",
             f"assign {s}_ready = {name}_tready;",
-            *_call("flow_last", {"BEATS": stream.beats}, f"last_{name}", wires),
+            *_call("flow_last", {"BEATS": stream.beats}, f"last_{name}", _CLOCKED | wires),
         ]
-    lines = [f"module {top} (", ",\n".join(f"    {port}" for port in ports), ");"]
+    return _module(top, ports, body)
+
+
+def _module(name: str, ports: Iterable[str], body: Iterable[str]) -> str:
+    lines = [f"module {name} (", ",\n".join(f"    {port}" for port in ports), ");"]
     return "\n".join([*lines, *(f"    {line}" for line in body), "endmodule", ""])
 
 
-def _instance(stage: Stage) -> list[str]:
-    wires, copies = {}, []
+def module_name(stage: Stage, top: str) -> str:
+    """Return what the module of a stage is called: no other top has one of this name."""
+    return f"{top}_{stage.name}"
+
+
+def stage_module(circuit: Circuit, stage: Stage, top: str) -> str:
+    """Return the text of a stage as a module without parameters, to be synthesized by itself."""
+    ports = ["input logic clk", "input logic reset"]
+    for port, signals in stage.ports.items():
+        forth, back = ("output", "input") if port == "out" else ("input", "output")
+        valid = f"[{len(signals) - 1}:0] " if len(signals) > 1 else ""
+        ports += [
+            f"{forth} logic {valid}{port}_valid",
+            f"{back} logic {valid}{port}_ready",
+            f"{forth} logic [{circuit.wires[signals[0]] - 1}:0] {port}_data",
+        ]
+    wires = {
+        wire: wire for port in stage.ports for wire in (f"{port}_valid", f"{port}_ready", f"{port}_data")
+    }
+    body = _call(stage.module, stage.parameters, "stage", {"clk": "clk", "reset": "reset", **wires})
+    return _module(module_name(stage, top), ports, body)
+
+
+def _instance(stage: Stage, top: str) -> list[str]:
+    wires, copies = dict(_CLOCKED), []
     for port, signals in stage.ports.items():
         for wire in ("valid", "ready"):
             wires[f"{port}_{wire}"] = _together(f"{signal}_{wire}" for signal in signals)
         wires[f"{port}_data"] = f"{signals[0]}_data"
         copies += [f"assign {other}_data = {signals[0]}_data;" for other in signals[1:]]
-    return [*_call(stage.module, stage.parameters, stage.name, wires), *copies]
+    return [*_call(module_name(stage, top), {}, stage.name, wires), *copies]
 
 
 def _together(wires: Iterable[str]) -> str:
@@ -79,8 +107,8 @@ def _together(wires: Iterable[str]) -> str:
 
 def _call(module: str, parameters: Mapping[str, int | str], name: str, wires: Mapping[str, str]) -> list[str]:
     given = ", ".join(f".{key}({_literal(key, value)})" for key, value in parameters.items())
-    joined = {"clk": "aclk", "reset": "reset", **wires}
-    return [f"{module} #({given}) {name} (", f"    {', '.join(f'.{k}({v})' for k, v in joined.items())});"]
+    head = f"{module} #({given}) {name} (" if given else f"{module} {name} ("
+    return [head, f"    {', '.join(f'.{k}({v})' for k, v in wires.items())});"]
 
 
 def _literal(name: str, value: int | str) -> str:

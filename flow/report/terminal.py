@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow.report import text
 from flow.report.equality import DIFFERS, NOT_RUN
+from flow.report.hardware import Hardware
 from flow.report.layers import COLUMNS, Cell, Layers
 from flow.report.pruning import NOT_MET, Pruning
 from flow.report.quantization import CHOSEN, Quantization
@@ -46,6 +47,7 @@ def table(manifest: Mapping[str, Any]) -> Group:
     parts += [*_pruning(seen.pruning), Text()] if seen.pruning else []
     parts += [*_quantization(seen.quantization), Text()] if seen.quantization else []
     parts += [_equality(seen), Text(), _budget(seen)]
+    parts += [Text(), *_synthesized(seen.synthesized)] if seen.synthesized else []
     if seen.budget.command:
         tools = (
             f"{', '.join(seen.budget.missing_tools)} not found here; " if seen.budget.missing_tools else ""
@@ -102,6 +104,17 @@ def _layers(layers: Layers, titles: Collection[str]) -> Table | None:
     totals = (_pair(layers.total.cells[index]) for index in chosen)
     made.add_row(_figure("total"), *totals, style="bold")
     return made
+
+
+def _synthesized(made: Hardware) -> list[Any]:
+    """Show what yosys made of each layer; the notes stand in the page."""
+    shown = _table(("synthesized", *made.columns))
+    for row in made.rows:
+        shown.add_row(_figure(row.name), *(_pair(cell) for cell in row.cells))
+    shown.add_section()
+    for row in made.totals:
+        shown.add_row(_figure(row.name), *(_pair(cell) for cell in row.cells))
+    return [shown]
 
 
 def _pruning(pruned: Pruning) -> list[Any]:

@@ -16,6 +16,7 @@ from flow.report.layers import Layers, layers, total_of
 from flow.report.pruning import Pruning, pruning, remaining
 from flow.report.quantization import Quantization, quantization
 from flow.report.storage import Storage, storage
+from flow.report.synthesized import synthesized
 from flow.report.text import number, section, words
 
 STAGES = ("train", "prune", "simplify", "quantize", "compress", "convert", "lower", "emulate", "synthesize")
@@ -67,6 +68,7 @@ class View:
     accuracies: Accuracies | None
     layers: Layers | None
     hardware: Hardware | None
+    synthesized: Hardware | None
     pruning: Pruning | None
     quantization: Quantization | None
     equality: Equality
@@ -93,6 +95,7 @@ def view(manifest: Mapping[str, Any]) -> View:
         accuracies=_accuracies(manifest),
         layers=layers(manifest),
         hardware=hardware(manifest),
+        synthesized=synthesized(manifest),
         pruning=pruning(manifest),
         quantization=quantization(manifest),
         equality=chain,

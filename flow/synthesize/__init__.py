@@ -1,18 +1,16 @@
-"""From an HLS project to a bitstream with its report, or to a folder that a workstation builds as it is."""
+"""From a converted network to a bitstream with its report, or to a folder that a workstation builds as it is."""
 
 from __future__ import annotations
 
-import shlex
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from flow import boards
-from flow import plan as plans
-from flow.errors import ConfigError, ToolError
-from flow.toolchains import vitis
-from flow.types import Bitstream, Board, HlsProject, Plan, Progress, silent
+from flow.errors import ConfigError
+from flow.synthesize import open_road, vendor
+from flow.types import Bitstream, Board, HlsProject, Progress, silent
 
-TOOLCHAINS = {"vitis": vitis}
+TOOLCHAINS = {"vitis": vendor, "open": open_road}
 
 
 def synthesize(
@@ -20,107 +18,85 @@ def synthesize(
     *,
     board: str | Board,
     out: Path,
-    toolchain: str = "vitis",
+    toolchain: str | None = None,
     timeout_s: float | None = None,
     cosim: bool = False,
+    netlist_frames: int = 3,
+    place_seed: int = 1,
+    dense: bool = True,
+    dense_onnx: Path | None = None,
+    rtl_options: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Bitstream:
     """Build a bitstream of ``design`` for ``board``.
 
-    The scripts and a copy of the HLS project are always written into ``out``, which can be carried to a
-    workstation. They run here only if every program is on PATH.
+    With ``vitis``, scripts and a copy of the HLS project are always written into ``out``, which can be carried to a
+    workstation; they run here only if every program is on PATH. With ``open``, the network's Verilog (`flow.lower`) is
+    synthesized by yosys, stage by stage, and placed by nextpnr.
 
     Args:
         design: the converted network.
         board: its name, or a board read from elsewhere.
         out: the folder for scripts, logs, reports and products.
-        toolchain: ``vitis``.
+        toolchain: ``vitis`` or ``open``; ``None``: the board's first.
         timeout_s: limit for each program, in seconds.
-        cosim: also run the generated Verilog against the test bench (slow).
-        progress: called at every step of the scripts.
+        cosim: ``vitis``: also run the generated Verilog against the test bench (slow).
+        netlist_frames: ``open``: samples that the netlist after synthesis is simulated on; 0: none.
+        place_seed: ``open``: where nextpnr begins; another one may reach a clock that this one misses.
+        dense: ``open``: also synthesize the unpruned network, stage by stage, for the report.
+        dense_onnx: ``open``: that network as a QONNX file; ``None``: there is none.
+        rtl_options: ``open``: ``interval_cycles``, ``multipliers`` and the like of `flow.lower.lower`.
+        progress: called at every step.
 
     Returns:
-        The bitstream and its report; or, where programs are missing, their names and the command that
+        The bitstream and its report; or, where the vendor's programs are missing, their names and the command that
         builds it, with ``path`` and ``report`` ``None``.
 
     Raises:
         ConfigError: toolchain, board, project or folder break a rule.
-        UnsupportedError: the toolchain cannot build for the board.
+        UnsupportedError: the toolchain cannot build for the board, or the network does not fit it.
         ToolError: a program failed, a product or a report is missing, or the clock is not reached.
+        MismatchError: the netlist computes something else than the network.
     """
     chosen = boards.load(board) if isinstance(board, str) else board
-    check_target(chosen, toolchain)
-    plan = TOOLCHAINS[toolchain].plan(design, chosen, cosim=cosim)
-    _prepare(design, plan, out)
-    command = f"cd {shlex.quote(str(out))} && sh build.sh"
-    absent = plans.missing(plan)
-    if absent:
-        progress(1, 1, f"written; {', '.join(absent)} not on PATH")
-        return Bitstream(path=None, report=None, folder=out, command=command, missing_tools=absent)
-
-    steps = [step for step in TOOLCHAINS[toolchain].STEPS if cosim or step != "cosimulation"]
-
-    def on_line(line: str) -> None:
-        step = line.removeprefix("flow: step ")
-        if step != line and step in steps:
-            progress(steps.index(step), len(steps), step)
-
-    plans.run(plan, out, subject="synthesize", timeout_s=timeout_s, on_line=on_line)
-    report = TOOLCHAINS[toolchain].report(out)
-    # the scripts check it as well; a bitstream that misses its clock must not pass for any reason
-    if report.slack_ns is None or report.slack_ns < 0:
-        raise ToolError(
-            f"synthesize: the worst setup slack must be 0 ns or more, not {report.slack_ns} ns; raise "
-            f"clock_period_ns above {design.clock_period_ns:g}"
+    name = check_target(chosen, toolchain)
+    if name == "open":
+        return open_road.build(
+            design,
+            chosen,
+            out,
+            rtl_options=rtl_options or {},
+            timeout_s=timeout_s,
+            netlist_frames=netlist_frames,
+            place_seed=place_seed,
+            dense_onnx=dense_onnx if dense else None,
+            progress=progress,
         )
-    progress(len(steps), len(steps), "done")
-    return Bitstream(path=out / plan.products[0], report=report, folder=out, command=command)
+    return vendor.build(design, chosen, out, timeout_s=timeout_s, cosim=cosim, progress=progress)
 
 
-def check_target(board: Board, toolchain: str = "vitis") -> None:
-    """Refuse, before any work, a toolchain or a board that cannot give a bitstream.
+def check_target(board: Board, toolchain: str | None = None) -> str:
+    """Refuse, before any work, a toolchain or a board that cannot give a bitstream; return the toolchain's name.
 
     Raises:
         ConfigError: there is no such toolchain, or the board has another.
         UnsupportedError: the toolchain cannot build for the board.
+        ToolError: programs of the open toolchain are missing.
     """
-    if toolchain not in TOOLCHAINS:
+    chosen = toolchain_of(board, toolchain)
+    if chosen not in TOOLCHAINS:
         raise ConfigError(
-            f"synthesize: toolchain must be one of {', '.join(TOOLCHAINS)}, not {toolchain!r}; "
-            "correct [synthesize]"
+            f"synthesize: toolchain must be one of {', '.join(TOOLCHAINS)}, not {chosen!r}; correct [synthesize]"
         )
-    if toolchain not in board.toolchains:
+    if chosen not in board.toolchains:
         raise ConfigError(
             f"synthesize: toolchain for board {board.name!r} must be one of {', '.join(board.toolchains)}, "
-            f"not {toolchain!r}; choose another board or toolchain"
+            f"not {chosen!r}; choose another board or toolchain"
         )
-    TOOLCHAINS[toolchain].check_board(board)
+    TOOLCHAINS[chosen].check(board)
+    return chosen
 
 
-def _prepare(design: HlsProject, plan: Plan, out: Path) -> None:
-    """Write the plan and a fresh copy of the HLS project into ``out``, and remove old products."""
-    source, copy = design.path.resolve(), (out / "hls").resolve()
-    if source.is_relative_to(copy) or copy.is_relative_to(source):
-        raise ConfigError(
-            f"synthesize: out must be a folder apart from the HLS project {design.path}, not {out}; "
-            "choose another folder"
-        )
-    for name in (
-        f"firmware/{design.top}.cpp",
-        f"firmware/{design.top}_axis.cpp",
-        "tb/testbench.cpp",
-        "tb/testbench.h",
-        "tb_data/inputs.dat",
-        "tb_data/golden.dat",
-    ):
-        if not (source / name).is_file():
-            raise ConfigError(
-                f"synthesize: HLS project {design.path} must hold {name}, not lack it; convert again"
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    for product in plan.products:
-        (out / product).unlink(missing_ok=True)
-    if copy.exists():
-        shutil.rmtree(copy)
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.o", "*.so", "__pycache__"))
-    plans.write(plan, out)
+def toolchain_of(board: Board, toolchain: str | None) -> str:
+    """Return the toolchain that was asked for, or the board's first."""
+    return toolchain or board.toolchains[0]

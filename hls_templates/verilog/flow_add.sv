@@ -22,10 +22,10 @@ module flow_add #(
     input  logic                       out_ready,
     output logic [LANES*OUT_WIDTH-1:0] out_data
 );
-    localparam int A_TOTAL = A_WIDTH + 1 + A_SHIFT;
-    localparam int B_TOTAL = B_WIDTH + 1 + B_SHIFT;
-    localparam int SUM = (A_TOTAL > B_TOTAL ? A_TOTAL : B_TOTAL) + 1;
-    localparam int FULL = MULTIPLY != 0 ? A_WIDTH + B_WIDTH + 2 : SUM;
+    localparam int A_BITS = A_WIDTH + (A_SIGNED != 0 ? 0 : 1);  // as signed numbers
+    localparam int B_BITS = B_WIDTH + (B_SIGNED != 0 ? 0 : 1);
+    localparam int SUM = (A_BITS + A_SHIFT > B_BITS + B_SHIFT ? A_BITS + A_SHIFT : B_BITS + B_SHIFT) + 1;
+    localparam int FULL = MULTIPLY != 0 ? A_BITS + B_BITS : SUM;
     localparam int W = FULL > OUT_WIDTH ? FULL : OUT_WIDTH;
 
     logic enable;
@@ -36,11 +36,11 @@ module flow_add #(
     genvar lane;
     generate
         for (lane = 0; lane < LANES; lane = lane + 1) begin : g_lane
-            logic signed [A_WIDTH:0] a;
-            logic signed [B_WIDTH:0] b;
+            logic signed [A_BITS-1:0] a;
+            logic signed [B_BITS-1:0] b;
             logic signed [W-1:0] wide_a, wide_b, y;
-            assign a = {A_SIGNED != 0 && a_data[lane*A_WIDTH+A_WIDTH-1], a_data[lane*A_WIDTH+:A_WIDTH]};
-            assign b = {B_SIGNED != 0 && b_data[lane*B_WIDTH+B_WIDTH-1], b_data[lane*B_WIDTH+:B_WIDTH]};
+            assign a = A_BITS'(a_data[lane*A_WIDTH+:A_WIDTH]);
+            assign b = B_BITS'(b_data[lane*B_WIDTH+:B_WIDTH]);
             assign wide_a = W'(a);
             assign wide_b = W'(b);
             assign y = MULTIPLY != 0 ? wide_a * wide_b : (wide_a <<< A_SHIFT) + (wide_b <<< B_SHIFT);

@@ -27,7 +27,9 @@ module flow_depthwise #(
     localparam int AW = WORDS > 1 ? $clog2(WORDS) : 1;
     localparam int BW = BEATS > 1 ? $clog2(BEATS) : 1;
     localparam int FW = FOLDS > 1 ? $clog2(FOLDS) : 1;
-    localparam int PW = IN_WIDTH + WEIGHT_WIDTH + 2;
+    localparam int A_BITS = IN_WIDTH + (IN_SIGNED != 0 ? 0 : 1);  // as signed numbers, and no bit more: a product's register
+    localparam int B_BITS = WEIGHT_WIDTH + (WEIGHT_SIGNED != 0 ? 0 : 1);  // must not be wider than the product
+    localparam int PW = A_BITS + B_BITS;
 
     logic [LANES*WEIGHT_WIDTH-1:0] weights [0:WORDS-1];
     initial $readmemh(WEIGHTS, weights);
@@ -88,14 +90,12 @@ module flow_depthwise #(
     genvar lane;
     generate
         for (lane = 0; lane < LANES; lane = lane + 1) begin : g_lane
-            logic signed [IN_WIDTH:0] a;
-            logic signed [WEIGHT_WIDTH:0] b;
+            logic signed [A_BITS-1:0] a;
+            logic signed [B_BITS-1:0] b;
             logic signed [PW-1:0] product;
             logic signed [OUT_WIDTH-1:0] total;
-            assign a = {IN_SIGNED != 0 && x[lane*IN_WIDTH+IN_WIDTH-1], x[lane*IN_WIDTH+:IN_WIDTH]};
-            assign b = {
-                WEIGHT_SIGNED != 0 && w[lane*WEIGHT_WIDTH+WEIGHT_WIDTH-1], w[lane*WEIGHT_WIDTH+:WEIGHT_WIDTH]
-            };
+            assign a = A_BITS'(x[lane*IN_WIDTH+:IN_WIDTH]);
+            assign b = B_BITS'(w[lane*WEIGHT_WIDTH+:WEIGHT_WIDTH]);
             always_ff @(posedge clk) if (enable) product <= PW'(a) * PW'(b);
             assign total = $signed(so_far[lane*OUT_WIDTH+:OUT_WIDTH]) + OUT_WIDTH'(product);
             assign after[lane*OUT_WIDTH+:OUT_WIDTH] = total;

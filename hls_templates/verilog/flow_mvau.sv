@@ -31,7 +31,9 @@ module flow_mvau #(
     localparam int AW = WORDS > 1 ? $clog2(WORDS) : 1;
     localparam int SW = SYNAPSE_FOLD > 1 ? $clog2(SYNAPSE_FOLD) : 1;
     localparam int NW = NEURON_FOLD > 1 ? $clog2(NEURON_FOLD) : 1;
-    localparam int PW = IN_WIDTH + WEIGHT_WIDTH + 2;
+    localparam int A_BITS = IN_WIDTH + (IN_SIGNED != 0 ? 0 : 1);  // as signed numbers, and no bit more: a product's register
+    localparam int B_BITS = WEIGHT_WIDTH + (WEIGHT_SIGNED != 0 ? 0 : 1);  // must not be wider than the product
+    localparam int PW = A_BITS + B_BITS;
 
     logic [PE*SIMD*WEIGHT_WIDTH-1:0] weights [0:WORDS-1];
     initial $readmemh(WEIGHTS, weights);
@@ -109,13 +111,10 @@ module flow_mvau #(
             logic signed [SIMD*PW-1:0] products;
             logic signed [OUT_WIDTH-1:0] tree, sum, total, so_far;
             for (i = 0; i < SIMD; i = i + 1) begin : g_simd
-                logic signed [IN_WIDTH:0] a;
-                logic signed [WEIGHT_WIDTH:0] b;
-                assign a = {IN_SIGNED != 0 && x[i*IN_WIDTH+IN_WIDTH-1], x[i*IN_WIDTH+:IN_WIDTH]};
-                assign b = {
-                    WEIGHT_SIGNED != 0 && w[(p*SIMD+i)*WEIGHT_WIDTH+WEIGHT_WIDTH-1],
-                    w[(p*SIMD+i)*WEIGHT_WIDTH+:WEIGHT_WIDTH]
-                };
+                logic signed [A_BITS-1:0] a;
+                logic signed [B_BITS-1:0] b;
+                assign a = A_BITS'(x[i*IN_WIDTH+:IN_WIDTH]);
+                assign b = B_BITS'(w[(p*SIMD+i)*WEIGHT_WIDTH+:WEIGHT_WIDTH]);
                 always_ff @(posedge clk) if (enable) products[i*PW+:PW] <= PW'(a) * PW'(b);
             end
             always_comb begin

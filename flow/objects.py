@@ -1,4 +1,4 @@
-"""Compiled objects kept between runs: a folder of files whose names are digests of all that went into them."""
+"""What compilers made, kept between runs: a folder of files whose names are digests of all that went into them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Objects:
     """A cache in ``folder``; several processes may share it.
 
     Args:
-        folder: ``None``: the user's cache folder.
+        folder: ``None``: the one called ``name`` in the user's cache folder.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or platformdirs.user_cache_path("prune2bit") / "csim"
+    def __init__(self, folder: Path | None = None, name: str = "csim") -> None:
+        self.folder = folder or platformdirs.user_cache_path("prune2bit") / name
 
     def path(self, key: str, name: str) -> Path:
         """Return where the file ``name`` of the entry ``key`` lies or will lie."""

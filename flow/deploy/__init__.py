@@ -1,0 +1,264 @@
+"""Deploy: samples to a board and its results back, compared with the golden vectors in LSBs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flow.deploy.link import Line, Link
+from flow.errors import ConfigError, MismatchError, ToolError
+from flow.lower.words import pack, unpack
+from flow.types import Progress, silent
+
+LINK, GOLDEN = "link.json", "golden.npz"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a board did; every result equals its golden vector.
+
+    ``clocks``: of the quickest and of the slowest sample, from the first beat in to the last one out.
+    ``samples_per_second``: over the serial line, which is what limits it.
+    """
+
+    board: str
+    design_id: str
+    samples: int
+    max_error_lsb: int
+    accuracy: float | None
+    clocks: tuple[int, int]
+    latency_us: float
+    retries: int
+    seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class _Port:
+    """How a tensor travels: ``beats`` of ``lanes`` elements, each beat in whole bytes."""
+
+    lanes: int
+    width: int
+    signed: bool
+    beats: int
+    shape: tuple[int, ...]
+
+    @property
+    def beat_bytes(self) -> int:
+        return -(-self.lanes * self.width // 8)
+
+    @property
+    def size(self) -> int:
+        return self.beats * self.beat_bytes
+
+    def pack(self, sample: np.ndarray) -> bytes:
+        words = np.ascontiguousarray(pack(sample, self.lanes, self.width), "<u8").view(np.uint8)
+        return words.reshape(self.beats, -1)[:, : self.beat_bytes].tobytes()
+
+    def unpack(self, data: bytes) -> np.ndarray:
+        rows = np.frombuffer(data, np.uint8).reshape(self.beats, self.beat_bytes)
+        wide = np.zeros((self.beats, -(-self.beat_bytes // 8) * 8), np.uint8)
+        wide[:, : self.beat_bytes] = rows
+        return unpack(wide.view("<u8"), self.lanes, self.width, signed=self.signed).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """``link.json``."""
+
+    design_id: str
+    board: str
+    baud: int
+    given: _Port
+    made: _Port
+
+
+def deploy(
+    folder: Path,
+    *,
+    serial: str,
+    baud: int | None = None,
+    samples: int | None = None,
+    timeout_s: float = 2.0,
+    retries: int = 2,
+    progress: Progress = silent,
+) -> Deployment:
+    """Send golden samples to a programmed board and compare every result.
+
+    Args:
+        folder: of a build with the open toolchain: ``link.json`` and ``golden.npz``.
+        serial: the port, such as ``/dev/ttyUSB0``.
+        baud: of the line; ``None``: the build's.
+        samples: how many; ``None``: all golden ones.
+        timeout_s: how long an answer may take.
+        retries: how often a request is repeated after a damaged or missing answer.
+        progress: see `flow.types.Progress`.
+
+    Raises:
+        ConfigError: the folder holds no such build, there is no such port, or no sample is asked for.
+        ToolError: pyserial is missing, the board does not answer, or the line breaks.
+        MismatchError: the board holds another design, or a result differs.
+    """
+    target = _read_link(folder / LINK)
+    inputs, outputs, labels = _read_golden(folder / GOLDEN, target)
+    if samples is not None and samples < 1:
+        raise ConfigError(f"deploy: samples must be at least 1, not {samples}; leave it out for all")
+    count = min(samples or len(inputs), len(inputs))
+    start = time.perf_counter()
+    got, clocks = [], []
+    with _opened(serial, baud or target.baud, timeout_s) as line:
+        link = Link(line, retries)
+        hertz = _check_board(link, target)
+        for number in range(count):
+            taken, data = _run(link, target, inputs[number], serial)
+            got.append(target.made.unpack(data))
+            clocks.append(taken)
+            _compare(number, got[-1], outputs[number])
+            progress(number + 1, count, f"{number + 1} of {count} samples equal")
+    seconds = time.perf_counter() - start
+    return Deployment(
+        board=target.board,
+        design_id=target.design_id,
+        samples=count,
+        max_error_lsb=0,
+        accuracy=_accuracy(np.stack(got), labels),
+        clocks=(min(clocks), max(clocks)),
+        latency_us=max(clocks) / hertz * 1e6,
+        retries=link.retried,
+        seconds=seconds,
+        samples_per_second=count / seconds,
+    )
+
+
+def text(done: Deployment) -> str:
+    """Return what a board did, in words."""
+    fastest, slowest = done.clocks
+    clocks = f"{slowest:,}" if fastest == slowest else f"{fastest:,} to {slowest:,}"
+    accuracy = "" if done.accuracy is None else f", accuracy {100 * done.accuracy:.2f} %"
+    return (
+        f"{done.board}: {done.samples} samples, 0 LSB{accuracy}\n"
+        f"{clocks} clocks a sample on the chip ({done.latency_us:,.1f} us); {done.samples_per_second:,.0f} samples a "
+        f"second over the serial line, {done.retries} requests repeated"
+    )
+
+
+def _check_board(link: Link, target: _Target) -> int:
+    """Refuse a board with another design; return its clock in Hz."""
+    info = link.info()
+    if info.design_id != target.design_id:
+        raise MismatchError(
+            f"deploy: the board must hold design {target.design_id}, not {info.design_id}; program it with this build"
+        )
+    sizes = (target.given.size, target.made.size)
+    if (info.sample_bytes, info.result_bytes) != sizes:
+        raise MismatchError(
+            f"deploy: samples and results must have {sizes} bytes, not {(info.sample_bytes, info.result_bytes)}; build "
+            "anew"
+        )
+    return info.clock_hz
+
+
+def _run(link: Link, target: _Target, sample: np.ndarray, port: str) -> tuple[int, bytes]:
+    try:
+        return link.run(target.given.pack(sample), target.made.size)
+    except OSError as error:  # pyserial's errors among them
+        raise ToolError(
+            f"deploy: port {port!r} must stay open, not fail ({error}); plug the board in again"
+        ) from error
+
+
+def _compare(sample: int, got: np.ndarray, expected: np.ndarray) -> None:
+    if not np.array_equal(got, expected):
+        place = tuple(np.argwhere(got != expected)[0])
+        index = ", ".join(str(int(i)) for i in place)
+        raise MismatchError(
+            f"deploy: the board must equal the golden vectors, but sample {sample}, index ({index}) is {got[place]} "
+            f"LSB in place of {expected[place]} LSB; check power and clock, and program it again"
+        )
+
+
+def _accuracy(got: np.ndarray, labels: np.ndarray | None) -> float | None:
+    if labels is None:
+        return None
+    rows = got.reshape(len(got), -1)
+    classes = rows.argmax(1) if rows.shape[1] > 1 else rows[:, 0]
+    return float((classes == labels[: len(got)]).mean())
+
+
+def _opened(port: str, baud: int, timeout_s: float) -> AbstractContextManager[Line]:
+    try:
+        import serial
+        from serial.tools import list_ports
+    except ImportError as error:
+        raise ToolError(
+            "deploy: pyserial must be installed, not missing; pip install prune2bit[open]"
+        ) from error
+    try:
+        opened: AbstractContextManager[Line] = serial.Serial(
+            port, baud, timeout=timeout_s, write_timeout=timeout_s
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError) or "ermission denied" in str(error):
+            hint = "join the group that owns it (often dialout), and log in again"
+        else:
+            found = ", ".join(sorted(entry.device for entry in list_ports.comports())) or "none"
+            hint = f"ports that are there: {found}"
+        raise ConfigError(
+            f"deploy: port {port!r} must open at {baud} baud, not fail ({error}); {hint}"
+        ) from error
+    return opened
+
+
+# ---------------------------------------------------------------- files of a build, read without trust
+
+
+def _read_link(path: Path) -> _Target:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        given, made = (_port(values[side]) for side in ("input", "output"))
+        design_id, board, baud = str(values["design_id"]), str(values["board"]), int(values["baud"])
+        int(design_id, 16)
+    except OSError as error:
+        raise ConfigError(
+            f"deploy: {str(path)!r} must be there, not missing; build with flow run --toolchain open first"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"deploy: {str(path)!r} must be a build's, not damaged ({error!r}); build again"
+        ) from error
+    return _Target(design_id, board, baud, given, made)
+
+
+def _port(values: Mapping[str, Any]) -> _Port:
+    sizes = [values[key] for key in ("lanes", "width", "beats")] + list(values["shape"])
+    if not all(type(size) is int and 0 < size < 1 << 20 for size in sizes):
+        raise ValueError(f"sizes {sizes}")
+    port = _Port(sizes[0], sizes[1], bool(values["signed"]), sizes[2], tuple(sizes[3:]))
+    if port.lanes * port.beats != int(np.prod(port.shape)):
+        raise ValueError(f"{port.beats} beats of {port.lanes} for shape {port.shape}")
+    return port
+
+
+def _read_golden(path: Path, target: _Target) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            inputs, outputs = file["inputs"], file["outputs"]
+            labels = file.get("labels")
+        inputs = inputs.reshape(-1, *target.given.shape)
+        outputs = outputs.reshape(len(inputs), *target.made.shape)
+    except OSError as error:
+        raise ConfigError(
+            f"deploy: {str(path)!r} must be a readable file, not fail ({error}); build again"
+        ) from error
+    except (ValueError, KeyError, EOFError) as error:
+        raise ConfigError(
+            f"deploy: {str(path)!r} must be a build's, not damaged ({error!r}); build again"
+        ) from error
+    return inputs, outputs, labels

@@ -1,0 +1,242 @@
+"""The open road: Verilog, yosys, nextpnr, with no vendor tool."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flow import plan, qonnx_graph
+from flow.errors import ToolError, UnsupportedError
+from flow.fixed.execute import execute
+from flow.fixed.graph import FixedGraph
+from flow.fixed.lower import lower
+from flow.lower import RtlDesign
+from flow.lower import lower as lower_rtl
+from flow.lower.streams import Stream
+from flow.lower.verilog import stage_module
+from flow.lsb import inputs_lsb, read_golden
+from flow.objects import digest
+from flow.resources import data_folder
+from flow.store import write_atomically
+from flow.toolchains.open import board_top, place, tools
+from flow.toolchains.open.families import Family, family_of
+from flow.toolchains.open.pieces import Piece, Yosys, total
+from flow.types import Bitstream, Board, HlsProject, Progress, Resources
+
+GOLDEN_SAMPLES = 256
+"""Samples of the test set that go along with a bitstream, for `flow deploy`."""
+LAYERS = "layers.json"
+"""What each layer takes after synthesis, before placing."""
+_STEPS = 3
+_NAMES = {"luts": "LUTs", "flip_flops": "flip-flops", "dsps": "DSP slices", "bram_bits": "bits of block RAM"}
+
+
+def check(board: Board) -> None:
+    """Refuse a board without a place and route of its own, and missing programs."""
+    family_of(board)
+    tools.require(place.programs(board))
+
+
+@dataclass(frozen=True)
+class _Synthesized:
+    """A design in pieces: the network's stages, its top around them, and the board's top around that."""
+
+    stages: tuple[Piece, ...]
+    network: Piece
+    board: Piece
+
+    @property
+    def all(self) -> tuple[Piece, ...]:
+        return (self.board, self.network, *self.stages)
+
+
+def build(
+    design: HlsProject,
+    board: Board,
+    out: Path,
+    *,
+    rtl_options: Mapping[str, int],
+    timeout_s: float | None,
+    netlist_frames: int,
+    place_seed: int,
+    dense_onnx: Path | None,
+    progress: Progress,
+) -> Bitstream:
+    """Synthesize, prove, place and pack; see `flow.synthesize.synthesize`.
+
+    ``out`` then holds ``rtl/``, ``netlist.json``, ``layers.json``, the bitstream, ``report.json``, the logs, and what
+    `flow deploy` reads: ``link.json`` and ``golden.npz``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    graph = lower(qonnx_graph.load(design.onnx_path))
+    rtl = lower_rtl(graph, out / "rtl", module=design.top, **rtl_options)
+    board_top.check_ports(rtl)
+    _write_link(rtl, graph, board, design, out)
+    family = family_of(board)
+    with tempfile.TemporaryDirectory() as work:
+        yosys = Yosys(family, Path(work), timeout_s)
+        made = _synthesized(rtl, board, yosys, progress)
+        _check_room(rtl, family, made, board)
+        if netlist_frames:
+            progress(1, _STEPS, f"simulating {netlist_frames} frames of the netlist (Verilator)")
+            _prove(rtl, graph, yosys, made, out / "golden.npz", netlist_frames)
+        yosys.joined(board_top.TOP, made.all, out, writes=(f"write_json {place.NETLIST}",))
+        dense = _dense(dense_onnx, rtl, yosys, progress) if dense_onnx else {}
+    _write_layers(rtl, family, made, dense, out)
+    progress(2, _STEPS, "placing and routing (nextpnr; its first call takes a minute more)")
+    path = plan.run(place.place_plan(board, place_seed), out, subject="synthesize", timeout_s=timeout_s)[0]
+    report = place.read_report(out / place.REPORT, board)
+    if report.slack_ns is None or report.slack_ns < 0:
+        path.unlink()
+        raise ToolError(
+            f"synthesize: the routed design must reach the clock of {1e3 / board.clock_period_ns:.4g} MHz, not "
+            f"{report.fmax_mhz:.4g} MHz; choose another [synthesize] place_seed, or fewer [rtl] multipliers"
+        )
+    progress(_STEPS, _STEPS, "done")
+    return Bitstream(path, replace(report, interval_cycles=rtl.interval_cycles), out, "")
+
+
+def _synthesized(rtl: RtlDesign, board: Board, yosys: Yosys, progress: Progress) -> _Synthesized:
+    def told(done: int, total: int, text: str) -> None:
+        progress(0, _STEPS, text)
+
+    stages = yosys.stages(rtl, told)
+    top = (rtl.folder / f"{rtl.top}.sv").read_text(encoding="utf-8")
+    text = board_top.board_top(rtl, board, design_id(rtl, board))
+    return _Synthesized(
+        stages,
+        network_piece(rtl, yosys),
+        yosys.piece(board_top.TOP, text, _library(*board_top.LIBRARY), {}, boxes=top, pads=True),
+    )
+
+
+def network_piece(rtl: RtlDesign, yosys: Yosys) -> Piece:
+    """Return the network's top, its stages boxes in it."""
+    boxes = "\n".join(stage_module(rtl.circuit, stage, rtl.top) for stage in rtl.circuit.stages)
+    top = (rtl.folder / f"{rtl.top}.sv").read_text(encoding="utf-8")
+    return yosys.piece(rtl.top, top, _library("flow_last", "flow_tap"), {}, boxes=boxes)
+
+
+def _library(*modules: str) -> dict[str, str]:
+    folder = data_folder("hls_templates") / "verilog"
+    return {f"{name}.sv": (folder / f"{name}.sv").read_text(encoding="utf-8") for name in modules}
+
+
+def design_id(rtl: RtlDesign, board: Board) -> str:
+    """Return 16 hexadecimal digits that tell designs apart."""
+    data = sorted(rtl.folder / name for stage in rtl.circuit.stages for name in stage.data)
+    return digest((repr(board),), (*rtl.sources, *data))[:16]
+
+
+def _prove(
+    rtl: RtlDesign, graph: FixedGraph, yosys: Yosys, made: _Synthesized, golden: Path, frames: int
+) -> None:
+    """Simulate the network's netlist on the first golden samples."""
+    from flow.toolchains.open.netlist import check_netlist
+
+    yosys.joined(
+        rtl.top, (made.network, *made.stages), yosys.folder, writes=("write_verilog -noattr netlist.v",)
+    )
+    with np.load(golden) as arrays:
+        samples = [arrays["inputs"][:frames]]
+    netlist, work, limit = yosys.folder / "netlist.v", yosys.folder / "simulation", yosys.timeout_s or 1800
+    check_netlist(rtl, yosys.family, netlist, graph, samples, work, limit)
+
+
+def _check_room(rtl: RtlDesign, family: Family, made: _Synthesized, board: Board) -> None:
+    """Refuse what the chip has not got, before hours of placing.
+
+    Raises:
+        UnsupportedError: with the numbers, and the largest layers.
+    """
+    need = total(family, made.all)
+    need = replace(need, luts=round((need.luts or 0) * family.packing))
+    short = [
+        f"{getattr(need, field):,} {name} of {have:,}"
+        for field, name in _NAMES.items()
+        if (have := getattr(board.resources, field)) is not None and getattr(need, field) > have
+    ]
+    if short:
+        largest = sorted(layers(rtl, family, made.stages).items(), key=lambda row: -(row[1].luts or 0))[:3]
+        shown = ", ".join(f"{name!r} {used.luts:,} LUTs" for name, used in largest)
+        raise UnsupportedError(
+            f"synthesize: the network must fit {board.title}, not take {', '.join(short)}; prune more, use fewer bits, "
+            f"set fewer [rtl] multipliers, or choose a larger board (the largest layers are {shown})"
+        )
+
+
+def layers(rtl: RtlDesign, family: Family, stages: Sequence[Piece]) -> dict[str, Resources]:
+    """Return what each layer's stages take, in order; the input's stage counts for the first layer."""
+    groups: dict[str, list[Piece]] = {}
+    first = next(stage.layer for stage in rtl.circuit.stages if stage.layer)
+    for stage, piece in zip(rtl.circuit.stages, stages, strict=True):
+        groups.setdefault(stage.layer or first, []).append(piece)
+    return {layer: total(family, pieces) for layer, pieces in groups.items()}
+
+
+def _dense(onnx: Path, rtl: RtlDesign, yosys: Yosys, progress: Progress) -> dict[str, Any]:
+    """Return what the unpruned network would take, layer by layer, at the same clocks a frame."""
+    graph = lower(qonnx_graph.load(onnx))
+    folder = yosys.folder / "dense"
+    try:
+        whole = lower_rtl(graph, folder, module=f"{rtl.top}_dense", interval_cycles=rtl.interval_cycles)
+    except UnsupportedError:  # it cannot be as fast
+        return {}
+    stages = yosys.stages(whole, lambda done, count, text: progress(1, _STEPS, f"unpruned: {text}"))
+    return {
+        "layers": {name: asdict(used) for name, used in layers(whole, yosys.family, stages).items()},
+        "total": asdict(total(yosys.family, stages)),
+    }
+
+
+def _write_layers(
+    rtl: RtlDesign, family: Family, made: _Synthesized, dense: Mapping[str, Any], out: Path
+) -> None:
+    values = {
+        "layers": {name: asdict(used) for name, used in layers(rtl, family, made.stages).items()},
+        "link": asdict(total(family, (made.board, made.network))),
+        "total": asdict(total(family, made.all)),
+        "dense": dense,
+    }
+    write_atomically(out / LAYERS, json.dumps(values, indent=1) + "\n")
+
+
+def _write_link(rtl: RtlDesign, graph: FixedGraph, board: Board, design: HlsProject, out: Path) -> None:
+    """Write what the host needs: `link_facts`, and samples with their results."""
+    golden = read_golden(design.golden_path)
+    samples = [values[:GOLDEN_SAMPLES] for values in inputs_lsb(graph, golden.inputs)]
+    results = execute(graph, samples)
+    outputs = results[graph.outputs[0]].reshape(-1, *rtl.circuit.outputs[0].shape)
+    arrays: dict[str, Any] = {"inputs": samples[0], "outputs": outputs}
+    if golden.labels is not None:
+        arrays["labels"] = golden.labels[:GOLDEN_SAMPLES]
+    np.savez(out / "golden.npz", **arrays)
+    write_atomically(out / "link.json", json.dumps(link_facts(rtl, board), indent=1) + "\n")
+
+
+def link_facts(rtl: RtlDesign, board: Board) -> dict[str, Any]:
+    """Return what the host must know: whom it talks to, and how samples and results travel."""
+    return {
+        "design_id": design_id(rtl, board),
+        "board": board.name,
+        "clock_hz": board_top.clock_hz(board),
+        "baud": board.fpga["baud"],
+        "input": _port(rtl.circuit.inputs[0]),
+        "output": _port(rtl.circuit.outputs[0]),
+    }
+
+
+def _port(stream: Stream) -> dict[str, Any]:
+    return {
+        "lanes": stream.lanes,
+        "width": stream.dtype.width,
+        "signed": stream.dtype.signed,
+        "beats": stream.beats,
+        "shape": list(stream.shape),
+    }

@@ -1,0 +1,95 @@
+"""The netlist after synthesis, simulated with models of the chip's cells: it computes what the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from flow.errors import MismatchError
+from flow.fixed.execute import execute
+from flow.fixed.graph import FixedGraph
+from flow.lower import RtlDesign
+from flow.lower.verilog import axis_ports
+from flow.lower.words import pack, unpack
+from flow.resources import data_folder
+from flow.toolchains.open.families import Family
+from flow.verilator import Simulation
+
+STALL = 0.3
+
+
+def modelled(family: Family) -> bool:
+    """Tell whether all cells that yosys makes for a family have models."""
+    return bool(family.models)
+
+
+def check_netlist(
+    design: RtlDesign,
+    family: Family,
+    netlist: Path,
+    graph: FixedGraph,
+    inputs: Sequence[np.ndarray],
+    folder: Path,
+    timeout_s: float,
+) -> None:
+    """Simulate frames back to back and with stalls; every output must equal the integer executor's.
+
+    Args:
+        design: the network's Verilog.
+        family: of the chip.
+        netlist: the network's top as Verilog of the family's cells.
+        graph: the network.
+        inputs: LSBs (frames, *shape), channels last, one array an input.
+        folder: where Verilator builds; made if it is missing.
+        timeout_s: limit for each program.
+
+    Raises:
+        ToolError: Verilator is missing or fails, or the netlist gives no result.
+        MismatchError: an output differs.
+    """
+    simulation = simulated(design, family, netlist, folder, timeout_s)
+    simulation.build()
+    circuit, frames = design.circuit, len(inputs[0])
+    beats = [pack(x, s.lanes, s.dtype.width) for s, x in zip(circuit.inputs, inputs, strict=True)]
+    wanted = [frames * stream.beats for stream in circuit.outputs]
+    want = execute(graph, inputs)
+    for stall in (0.0, STALL):
+        result = simulation.run(beats, wanted, stall=stall, seed=1)
+        for name, stream, got in zip(graph.outputs, circuit.outputs, result.outputs, strict=True):
+            values = unpack(got, stream.lanes, stream.dtype.width, signed=stream.dtype.signed)
+            different = (values.reshape(frames, -1) != want[name].reshape(frames, -1)).any(axis=1)
+            if different.any():
+                raise MismatchError(
+                    f"synthesize: the netlist must equal the integer executor, but {int(different.sum())} of {frames} "
+                    f"frames differ, first at sample {int(different.argmax())}; report the network"
+                )
+
+
+def simulated(design: RtlDesign, family: Family, netlist: Path, folder: Path, timeout_s: float) -> Simulation:
+    """Return the simulation of a netlist; its ports are the RTL's."""
+    package = find_spec("pyosys")
+    assert package is not None
+    assert package.origin is not None
+    cells = Path(package.origin).parent / "share" / family.models
+    own = data_folder("hls_templates") / "verilog" / "models" / f"{family.name}.v"
+    return Simulation(
+        (netlist, *([own] if own.is_file() else []), cells),  # the first module of a name is taken
+        design.top,
+        folder,
+        inputs=axis_ports(design.circuit.inputs, "s_axis"),
+        outputs=axis_ports(design.circuit.outputs, "m_axis"),
+        axis=True,
+        lint=False,
+        options=(
+            f"-I{cells.parent}",
+            f"-DPYOSYS_{version('pyosys').replace('.', '_')}",
+            *family.defines,
+            "-CFLAGS",
+            "-O0",
+        ),
+        timeout_s=timeout_s,
+    )
