@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flow.compress import load as load_weights
     from flow.convert import convert
     from flow.data import load as load_data
+    from flow.deploy import deploy
     from flow.emulate import emulate
     from flow.errors import ConfigError, FlowError, MismatchError, ToolError, UnsupportedError
     from flow.fit import fit
@@ -36,6 +37,7 @@ __all__ = [
     "UnsupportedError",
     "compress",
     "convert",
+    "deploy",
     "emulate",
     "fit",
     "load_data",

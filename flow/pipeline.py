@@ -381,6 +381,8 @@ def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         if values["rtl"]:
             rtl = values["rtl"]
             hops.append(_hop("integers = Verilog (RTL)", rtl["frames"], rtl["max_error_lsb"], "LSB"))
+        if frames := figures.get("synthesize", {}).get("netlist_frames"):
+            hops.append(_hop("integers = netlist (yosys)", frames, 0, "LSB"))
         equality |= {
             "samples": values["samples"],
             "max_error_lsb": values["max_error_lsb"],

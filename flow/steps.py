@@ -306,7 +306,7 @@ def rtl_options(context: Context) -> dict[str, Any]:
 def synthesize(context: Context, out: Path) -> Figures:
     """Build the bitstream; write the vendor's build where its tools are missing."""
     from flow.synthesize import synthesize as stage
-    from flow.synthesize import toolchain_of
+    from flow.synthesize import NETLIST_FRAMES, toolchain_of
 
     options = context.options("synthesize")
     opened = toolchain_of(boards.load(context.config.board), options.get("toolchain")) == "open"
@@ -324,6 +324,7 @@ def synthesize(context: Context, out: Path) -> Figures:
     done = made.path is not None
     return {
         "toolchain": "open" if opened else "vitis",
+        "netlist_frames": options.get("netlist_frames", NETLIST_FRAMES) if opened else 0,
         "yosys": json.loads((out / "layers.json").read_text("utf-8")) if opened else {},
         "csynth": synthesized_layers(context, out) if done and not opened else {},
         "status": "done" if done else "not run",

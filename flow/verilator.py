@@ -100,7 +100,7 @@ class Simulation:
         self.parameters = dict(parameters or {})
         self.data = dict(data or {})
         self.axis, self.trace, self.vcd = axis, trace, vcd
-        self.warnings = _LINT if lint else ("-Wno-lint", "-Wno-fatal")
+        self.warnings = _LINT if lint else ("-Wno-lint", "-Wno-fatal", "-Wno-SPECIFYIGN")
         self.options = tuple(options)
         self.timeout_s = timeout_s
         self.objects = Objects(cache)

@@ -10,6 +10,8 @@ from flow.errors import ConfigError
 from flow.synthesize import open_road, vendor
 from flow.types import Bitstream, Board, HlsProject, Progress, silent
 
+NETLIST_FRAMES = 3
+"""Samples that a netlist is simulated on."""
 TOOLCHAINS = {"vitis": vendor, "open": open_road}
 
 
@@ -21,7 +23,7 @@ def synthesize(
     toolchain: str | None = None,
     timeout_s: float | None = None,
     cosim: bool = False,
-    netlist_frames: int = 3,
+    netlist_frames: int = NETLIST_FRAMES,
     place_seed: int = 1,
     dense: bool = True,
     dense_onnx: Path | None = None,

@@ -104,6 +104,7 @@ FAMILIES = {
                 for name in ("SP", "SPX9", "SDPB", "SDPX9B", "DPB", "DPX9B", "pROM", "pROMX9")
             },
         },
+        "gowin/cells_sim.v",
         pads="-noiopads",
     ),
     "xc7": Family(
