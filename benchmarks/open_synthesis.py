@@ -2,9 +2,9 @@
 
     python benchmarks/open_synthesis.py [--nets digits digits-pruned jets lenet5] [--families xc7 ecp5] [--cache FOLDER]
 
-Each stage is synthesized by itself; nothing is placed, and the host's side is not counted. Weights and activations of 6
-bits, calibrated alone; `digits-pruned` is pruned to 0.3 of its channels and fine-tuned, and `digits` runs at its pace beside its
-own. Multipliers: 80 % of a PYNQ-Z2's DSP slices at most, where no pace is given.
+Each stage is synthesized by itself; nothing is placed, and the host's side is not counted. Weights and activations of
+6 bits, calibrated alone; `digits-pruned` is pruned to 0.3 of its channels and fine-tuned, and `digits` runs at its pace
+beside its own. Multipliers: 80 % of a PYNQ-Z2's DSP slices at most, where no pace is given.
 """
 
 from __future__ import annotations

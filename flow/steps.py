@@ -305,8 +305,8 @@ def rtl_options(context: Context) -> dict[str, Any]:
 
 def synthesize(context: Context, out: Path) -> Figures:
     """Build the bitstream; write the vendor's build where its tools are missing."""
-    from flow.synthesize import synthesize as stage
     from flow.synthesize import NETLIST_FRAMES, toolchain_of
+    from flow.synthesize import synthesize as stage
 
     options = context.options("synthesize")
     opened = toolchain_of(boards.load(context.config.board), options.get("toolchain")) == "open"
