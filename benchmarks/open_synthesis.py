@@ -66,9 +66,7 @@ def main() -> None:
     table(NAME, __doc__.split("\n\n")[2].strip().replace("\n", " "), columns, cells)
     both = {row["net"]: row["luts"] for row in rows if row["family"] == given.families[0]}
     if {"digits", PRUNED} <= set(both):  # of digits the last row: at the pruned one's pace
-        record(
-            NAME, both["digits"] / both[PRUNED], "times the LUTs of digits, pruned, at the same pace", goal=""
-        )
+        record(NAME, both["digits"] / both[PRUNED], "times the LUTs of digits, pruned, at the same pace")
 
 
 def quantized(net: str, cache: Path, folder: Path) -> tuple[Any, float]:

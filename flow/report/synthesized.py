@@ -46,6 +46,8 @@ def _row(name: str, used: Mapping[str, Any], before: Mapping[str, Any]) -> Layer
     for _, key in COLUMNS:
         scale = _KIBI if key == "bram_bits" else 1
         after, dense = (number(side.get(key)) for side in (used, before))
-        shown = "" if after is None and dense is None else text.count(round((after or 0) / scale))
-        cells.append(Cell(shown, None if dense is None else text.count(round(dense / scale))))
+        if before and not used:  # pruned away
+            after = 0
+        shown = [None if figure is None else text.count(round(figure / scale)) for figure in (after, dense)]
+        cells.append(Cell(shown[0] or "", shown[1]))
     return LayerRow(words(name) or "unnamed", "", tuple(cells))

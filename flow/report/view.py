@@ -85,6 +85,7 @@ def view(manifest: Mapping[str, Any]) -> View:
     date = words(manifest.get("date"))
     chain = equality(manifest)
     use = budget(manifest)
+    made = synthesized(manifest)
     return View(
         name=words(manifest.get("name")) or "unnamed run",
         date=date.replace("T", " ") if date else None,
@@ -94,8 +95,8 @@ def view(manifest: Mapping[str, Any]) -> View:
         headline=_headline(manifest, chain, use),
         accuracies=_accuracies(manifest),
         layers=layers(manifest),
-        hardware=hardware(manifest),
-        synthesized=synthesized(manifest),
+        hardware=None if made else hardware(manifest),  # it speaks of the C++, which was not built
+        synthesized=made,
         pruning=pruning(manifest),
         quantization=quantization(manifest),
         equality=chain,
