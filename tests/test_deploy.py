@@ -17,8 +17,8 @@ from quantized import graph as qonnx
 from rtl_cases import needs_verilator
 from serial_board import board, built
 
-from flow import boards, deploy
-from flow.deploy import link
+from flow import boards
+from flow.deploy import deploy, link
 from flow.deploy.link import Link
 from flow.errors import ConfigError, MismatchError, ToolError
 from flow.fixed.execute import execute
@@ -86,7 +86,7 @@ class TestSimulatedBoard:
 
     def test_every_sample_comes_back_equal(self, build: Built) -> None:
         with board(build.program, CLOCKS_PER_BIT, build.folder) as port:
-            done = deploy.deploy(build.folder, serial=port, baud=115_200, timeout_s=20)
+            done = deploy(build.folder, serial=port, baud=115_200, timeout_s=20)
         assert (done.samples, done.max_error_lsb, done.accuracy, done.retries) == (FRAMES, 0, 1.0, 0)
         assert done.clocks[0] >= build.design.circuit.inputs[0].beats
         assert done.clocks[1] <= 4 * build.design.interval_cycles
@@ -95,7 +95,7 @@ class TestSimulatedBoard:
     def test_damaged_bytes_on_the_line_are_noticed_and_sent_again(self, build: Built) -> None:
         sample = build.design.circuit.inputs[0].beats
         with board(build.program, CLOCKS_PER_BIT, build.folder, damage=3 * sample + 1) as port:
-            done = deploy.deploy(build.folder, serial=port, baud=115_200, timeout_s=3, retries=9)
+            done = deploy(build.folder, serial=port, baud=115_200, timeout_s=3, retries=9)
         assert done.retries > 0 and done.max_error_lsb == 0
 
     def test_what_is_no_request_is_answered_with_its_fault_and_forgotten(self, build: Built) -> None:
@@ -129,7 +129,7 @@ class TestSimulatedBoard:
                 MismatchError, match=r"must hold design 0123456789abcdef, not [0-9a-f]{16}; program it"
             ),
         ):
-            deploy.deploy(tmp_path, serial=port, baud=115_200, timeout_s=20)
+            deploy(tmp_path, serial=port, baud=115_200, timeout_s=20)
 
     def test_a_result_that_differs_is_named(self, build: Built, tmp_path: Path) -> None:
         copied(build, tmp_path)
@@ -141,7 +141,7 @@ class TestSimulatedBoard:
             board(build.program, CLOCKS_PER_BIT, build.folder) as port,
             pytest.raises(MismatchError, match=r"sample 2, index \(.*1\) is -?\d+ LSB in place of -?\d+ LSB"),
         ):
-            deploy.deploy(tmp_path, serial=port, baud=115_200, timeout_s=20)
+            deploy(tmp_path, serial=port, baud=115_200, timeout_s=20)
 
 
 def frame(kind: int, sequence: int, payload: bytes) -> bytes:
@@ -243,7 +243,7 @@ class TestLine:
         path, other = line
         answers(other, [lambda request: told(request, "ab" * 8)])
         with pytest.raises(ToolError, match="the board must answer, not give no answer 1 times"):
-            deploy.deploy(files, serial=path, timeout_s=0.2, retries=0)
+            deploy(files, serial=path, timeout_s=0.2, retries=0)
 
 
 FACTS = {
@@ -267,7 +267,7 @@ def test_a_port_that_is_not_there_is_named_with_those_that_are(files: Path) -> N
     with pytest.raises(
         ConfigError, match=r"port '/dev/none' must open at 115200 baud, not fail .* ports that are there:"
     ):
-        deploy.deploy(files, serial="/dev/none")
+        deploy(files, serial="/dev/none")
 
 
 def test_a_port_of_another_group_is_refused_with_what_to_do(
@@ -280,7 +280,7 @@ def test_a_port_of_another_group_is_refused_with_what_to_do(
 
     monkeypatch.setattr(serial, "Serial", refuse)
     with pytest.raises(ConfigError, match="join the group that owns it"):
-        deploy.deploy(files, serial="/dev/ttyUSB0")
+        deploy(files, serial="/dev/ttyUSB0")
 
 
 @pytest.mark.parametrize(
@@ -303,16 +303,16 @@ def test_files_of_a_build_are_read_without_trust(
     else:
         (files / "link.json").write_text(json.dumps(FACTS | change))
     with pytest.raises(ConfigError, match=message):
-        deploy.deploy(files, serial="/dev/none")
+        deploy(files, serial="/dev/none")
 
 
 @pytest.mark.parametrize("arrays", [{}, {"inputs": np.zeros((2, 4)), "outputs": np.zeros((2, 1))}])
 def test_golden_vectors_of_another_build_are_refused(files: Path, arrays: dict[str, np.ndarray]) -> None:
     np.savez(files / "golden.npz", **arrays)
     with pytest.raises(ConfigError, match=r"golden.npz' must be a build's, not damaged"):
-        deploy.deploy(files, serial="/dev/none")
+        deploy(files, serial="/dev/none")
 
 
 def test_no_samples_are_refused(files: Path) -> None:
     with pytest.raises(ConfigError, match="samples must be at least 1, not 0"):
-        deploy.deploy(files, serial="/dev/none", samples=0)
+        deploy(files, serial="/dev/none", samples=0)

@@ -194,6 +194,14 @@ def test_a_board_without_an_open_chain_is_refused() -> None:
         check_target(boards.load("pynq-z2"), "open")
 
 
+def test_a_board_with_a_processor_has_no_open_road() -> None:
+    board = dataclasses.replace(boards.load("pynq-z2"), toolchains=("open",))
+    with pytest.raises(
+        UnsupportedError, match=r"must have a table \[fpga\] for the open toolchain, not only \[ps\]"
+    ):
+        check_target(board)
+
+
 def test_a_board_of_an_unknown_family_is_refused() -> None:
     board = dataclasses.replace(ulx3s(), fpga={"family": "max10"})
     with pytest.raises(UnsupportedError, match="must have a chip of ecp5, ice40, gowin, .*, not 'max10'"):

@@ -26,6 +26,7 @@ from flow.resources import data_folder
 from flow.store import write_atomically
 from flow.toolchains.open import board_top, place, tools
 from flow.toolchains.open.families import Family, family_of
+from flow.toolchains.open.netlist import check_netlist
 from flow.toolchains.open.pieces import Piece, Yosys, total
 from flow.types import Bitstream, Board, HlsProject, Progress, Resources
 
@@ -38,7 +39,12 @@ _NAMES = {"luts": "LUTs", "flip_flops": "flip-flops", "dsps": "DSP slices", "bra
 
 
 def check(board: Board) -> None:
-    """Refuse a board without a place and route of its own, and missing programs."""
+    """Refuse a board that has no open place and route, and missing programs."""
+    if not board.fpga:
+        raise UnsupportedError(
+            f"synthesize: board {board.name!r} must have a table [fpga] for the open toolchain, not only [ps]; choose "
+            "another board"
+        )
     family_of(board)
     tools.require(place.programs(board))
 
@@ -138,8 +144,6 @@ def _prove(
     rtl: RtlDesign, graph: FixedGraph, yosys: Yosys, made: _Synthesized, golden: Path, frames: int
 ) -> None:
     """Simulate the network's netlist on the first golden samples."""
-    from flow.toolchains.open.netlist import check_netlist
-
     yosys.joined(
         rtl.top, (made.network, *made.stages), yosys.folder, writes=("write_verilog -noattr netlist.v",)
     )

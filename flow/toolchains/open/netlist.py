@@ -22,11 +22,6 @@ from flow.verilator import Simulation
 STALL = 0.3
 
 
-def modelled(family: Family) -> bool:
-    """Tell whether all cells that yosys makes for a family have models."""
-    return bool(family.models)
-
-
 def check_netlist(
     design: RtlDesign,
     family: Family,
