@@ -101,7 +101,7 @@ def boards(as_json: Json = False) -> None:
         return
     columns = ("name", "part", "luts", "flip_flops", "dsps", "bram_kibit", "toolchains")
     shown = [[f"{row[c]:,}" if isinstance(row[c], int) else str(row[c]) for c in columns] for row in rows]
-    _table(("board", "part", "LUT", "FF", "DSP", "BRAM Kibit", "tool chains"), shown, right=(2, 3, 4, 5))
+    _table(("board", "part", "LUT", "FF", "DSP", "BRAM Kib", "tools"), shown, right=(2, 3, 4, 5))
 
 
 @app.command()

@@ -92,6 +92,18 @@ class TestSimulatedBoard:
         assert done.clocks[1] <= 4 * build.design.interval_cycles
         assert done.latency_us == pytest.approx(done.clocks[1] / 25)
 
+    def test_the_command_says_what_the_board_did(
+        self, build: Built, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from flow import cli
+
+        (tmp_path / "synthesize").symlink_to(build.folder)
+        with board(build.program, CLOCKS_PER_BIT, build.folder) as port:
+            cli.deploy(None, serial=port, samples=3, baud=115_200, out=tmp_path)
+            assert "ulx3s-85f: 3 samples, 0 LSB, accuracy 100.00 %\n" in capsys.readouterr().out
+            cli.deploy(None, serial=port, samples=2, baud=115_200, out=tmp_path, as_json=True)
+        assert json.loads(capsys.readouterr().out)["samples"] == 2
+
     def test_damaged_bytes_on_the_line_are_noticed_and_sent_again(self, build: Built) -> None:
         sample = build.design.circuit.inputs[0].beats
         with board(build.program, CLOCKS_PER_BIT, build.folder, damage=3 * sample + 1) as port:
