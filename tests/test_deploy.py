@@ -156,6 +156,46 @@ class TestSimulatedBoard:
             deploy(tmp_path, serial=port, baud=115_200, timeout_s=20)
 
 
+STUCK = """module stuck (input logic clk, input logic rx, output logic tx);
+    logic [4:0] started = 0;
+    always_ff @(posedge clk) if (!started[4]) started <= started + 1;
+    logic busy, core_reset, in_valid, in_last, out_ready;
+    logic [7:0] in_data;
+    flow_link #(
+        .CLOCKS_PER_BIT(8), .IN_BEATS(4), .OUT_BEATS(3), .RUN_CLOCKS(3000), .IDLE_CLOCKS(2000)
+    ) link (
+        .clk(clk), .reset(!started[4]), .rx(rx), .tx(tx), .busy(busy), .core_reset(core_reset),
+        .in_valid(in_valid), .in_ready(1'b1), .in_data(in_data), .in_last(in_last),
+        .out_valid(1'b0), .out_ready(out_ready), .out_data(8'd0), .out_last(1'b0)
+    );
+endmodule
+"""
+
+
+@pytest.mark.tool
+@needs_verilator
+def test_a_network_without_a_result_and_frames_that_stop_do_not_hang_the_line(tmp_path: Path) -> None:
+    import serial
+
+    top = tmp_path / "stuck.sv"
+    top.write_text(STUCK)
+    library = [data_folder("hls_templates") / "verilog" / f"{name}.sv" for name in board_top.LIBRARY]
+    program = built("stuck", [top, *library], tmp_path)
+    with board(program, CLOCKS_PER_BIT, tmp_path) as port, serial.Serial(port, timeout=20) as line:
+        for sequence in (1, 2):  # twice: the samples that it swallowed are forgotten
+            line.write(frame(link.RUN, sequence, b"1234"))
+            assert line.read(10) == frame(link.FAILED, sequence, b"\4")
+        for cut in (3, 6, 10):  # in the head, in the payload, in the CRC
+            line.write(b"noise" + frame(link.RUN, 3, b"1234")[:cut])
+            line.timeout = 0.5
+            assert line.read(1) == b""
+            line.timeout = 20
+            line.write(frame(link.INFO, 4, b""))
+            answer = line.read(30)
+            assert answer == frame(link.INFO | link.ANSWER, 4, answer[5:26])
+            assert answer[18:26] == bytes([4, 0, 0, 0, 3, 0, 0, 0])
+
+
 def frame(kind: int, sequence: int, payload: bytes) -> bytes:
     """Return a frame as the documentation of `flow_link` has it."""
     body = bytes([kind, sequence]) + len(payload).to_bytes(2, "little") + payload
