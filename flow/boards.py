@@ -120,6 +120,12 @@ def read(path: Path) -> Board:
         _one_of(path, "fpga.family", data["fpga"]["family"], _FPGAS)
         pins = {key: pin for key, pin in data.get("pins", {}).items() if key in _LINK_PINS}
         _check(path, "pins", pins, dict.fromkeys(_LINK_PINS, _PIN))
+        for name in data["pins"]:
+            if not re.fullmatch("[a-z][a-z0-9_]*", name):
+                raise ConfigError(
+                    f"board {path.stem}: the name of a pin must be a lower-case identifier, since it becomes a port, "
+                    f"not {name!r}; correct {path}"
+                )
     return Board(
         name=data["name"],
         title=data["title"],
