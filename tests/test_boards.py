@@ -324,8 +324,8 @@ def test_a_board_without_a_processor_reads(write):
          "must be there, not both; "),
         ('"ecp5"', '"ecp"', "fpga.family must be one of ecp5, ice40, gowin, not 'ecp'; did you mean 'ecp5'?"),
         ('rx = "M1"\n', "", "pins.rx must be a package pin such as 'H16', not missing; "),
-        ('rx = "M1"', 'rx = "M1"\n"high_x = 1; y" = "A2"', "the name of a pin must be a lower-case identifier, since it "
-         "becomes a port, not 'high_x = 1; y'; "),
+        ('rx = "M1"', 'rx = "M1"\n"high_x = 1; y" = "A2"', "the name of a pin must be a lower-case identifier, since "
+         "it becomes a port, not 'high_x = 1; y'; "),
         ("baud = 1000000", "baud = 0", "fpga.baud must be a positive whole number, not 0; "),
     ],
 )  # fmt: skip
