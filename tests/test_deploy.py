@@ -22,13 +22,13 @@ from flow.deploy import deploy, link
 from flow.deploy.link import Link
 from flow.errors import ConfigError, MismatchError, ToolError
 from flow.fixed.execute import execute
-from flow.fixed.graph import FixedGraph
+from flow.fixed.graph import FixedGraph, Pool, Tensor
 from flow.fixed.lower import lower as fixed
 from flow.lower import RtlDesign, lower
 from flow.resources import data_folder
 from flow.synthesize import open_road
 from flow.toolchains.open import board_top
-from flow.types import Board
+from flow.types import Board, FixedPoint
 
 CLOCKS_PER_BIT = 8
 FRAMES = 12
@@ -64,11 +64,8 @@ def write_build(folder: Path, graph: FixedGraph, design: RtlDesign, target: Boar
     (folder / "link.json").write_text(json.dumps(open_road.link_facts(design, target)))
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    folder, target = tmp_path_factory.mktemp("board"), quick_board()
-    graph = fixed(qonnx("cnn"))
-    design = lower(graph, folder, module="net")
+def built_top(folder: Path, graph: FixedGraph) -> Built:
+    target, design = quick_board(), lower(graph, folder, module="net")
     write_build(folder, graph, design, target)
     top = folder / "flow_board.sv"
     top.write_text(board_top.board_top(design, target, open_road.design_id(design, target)))
@@ -77,6 +74,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Built:
         [top, *design.sources, *(path for path in library if path.name != "flow_fifo.sv")]
     )
     return Built(folder, built(board_top.TOP, list(sources), folder), graph, design)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return built_top(tmp_path_factory.mktemp("board"), fixed(qonnx("cnn")))
 
 
 @pytest.mark.tool
@@ -154,6 +156,20 @@ class TestSimulatedBoard:
             pytest.raises(MismatchError, match=r"sample 2, index \(.*1\) is -?\d+ LSB in place of -?\d+ LSB"),
         ):
             deploy(tmp_path, serial=port, baud=115_200, timeout_s=20)
+
+
+@pytest.mark.tool
+@needs_verilator
+def test_beats_that_come_after_the_result_do_not_reach_the_next_sample(tmp_path: Path) -> None:
+    """The last three rows are read by no window, so that the result is whole before they are taken."""
+    byte, none = FixedPoint(True, 8, 0), ((0, 0), (0, 0))
+    node = Pool("y", ("x",), Tensor("y", (2, 8, 1), byte), "max", (2, 2), (6, 2), none)
+    graph = FixedGraph((Tensor("x", (11, 16, 1), byte),), (node,), ("y",))
+    made = built_top(tmp_path, graph)
+    with board(made.program, CLOCKS_PER_BIT, tmp_path) as port:
+        done = deploy(tmp_path, serial=port, baud=115_200, timeout_s=5, retries=0)
+    assert (done.samples, done.max_error_lsb) == (FRAMES, 0)
+    assert done.clocks[1] < 11 * 16  # to the last beat of the result
 
 
 STUCK = """module stuck (input logic clk, input logic rx, output logic tx);

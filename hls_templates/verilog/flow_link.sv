@@ -113,12 +113,13 @@ module flow_link #(
 
     // ---- the result: kept until it is whole, so that the line does not hold the network up
     logic [8*OUT_BYTES-1:0] result;
-    logic room, result_valid, finished, out_passes;
+    logic room, result_valid, out_passes, all_given, all_made;
     logic [31:0] clocks;
 
     assign out_ready = room && state == RUN;
     assign out_passes = out_valid && out_ready;
-    assign finished = out_passes && made == EW'(OUT_BEATS - 1);
+    assign all_given = given == EW'(IN_BEATS);  // also what comes after the last result
+    assign all_made = made == EW'(OUT_BEATS);
     flow_fifo #(.WIDTH(8 * OUT_BYTES), .DEPTH(OUT_BEATS)) u_result (
         .clk(clk), .reset(reset || drop),
         .in_valid(out_passes), .in_ready(room), .in_data(out_data),
@@ -132,7 +133,7 @@ module flow_link #(
             given <= 0;
             made <= 0;
         end else begin
-            if (clocks != 0 || (in_valid && in_ready)) clocks <= clocks + 1;
+            if (!all_made && (clocks != 0 || (in_valid && in_ready))) clocks <= clocks + 1;
             if (in_valid && in_ready) given <= given + 1;
             if (out_passes) made <= made + 1;
         end
@@ -242,7 +243,7 @@ module flow_link #(
                         state <= SEND_HEAD;
                     end
                 RUN:
-                    if (finished) state <= SEND_HEAD;
+                    if (all_given && all_made) state <= SEND_HEAD;
                     else if (timer == TW'(RUN_CLOCKS)) begin
                         drop <= 1;
                         resetting <= 16;
