@@ -70,7 +70,7 @@ class Simulation:
         trace: let `flow_tap` write what passes it.
         vcd: write ``wave.vcd``.
         lint: refuse what Verilator warns of; else warnings are not shown.
-        options: more of Verilator's.
+        options: more of Verilator's, behind the others.
         timeout_s: limit for each program.
         cache: where compiled programs are kept; ``None``: in the user's cache folder.
     """
@@ -187,12 +187,12 @@ class Simulation:
             f"-G{name}={value}" if isinstance(value, int) else f'-G{name}="{value}"'
             for name, value in self.parameters.items()
         ]
-        options = ["--cc", "--exe", "--build", *self.warnings, *self.options, "--top-module", self.top]
-        options += ["--prefix", "Vtop", *given]
+        options = ["--cc", "--exe", "--build", *self.warnings, "--top-module", self.top, "--prefix", "Vtop"]
+        options += given
         options += ["-CFLAGS", "-O1", "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"]
         options += ["+define+FLOW_TRACE"] if self.trace else []
         options += ["--trace-vcd", "-CFLAGS", "-DFLOW_VCD"] if self.vcd else []
-        return tuple(options)
+        return (*options, *self.options)
 
     def _compile(self, root: Path, path: Path) -> None:
         files = {"binding.h": self._binding()}

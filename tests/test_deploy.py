@@ -381,6 +381,14 @@ def test_golden_vectors_of_another_build_are_refused(files: Path, arrays: dict[s
         deploy(files, serial="/dev/none")
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_golden_vectors_that_were_cut_off_are_refused(files: Path, share: float) -> None:
+    whole = (files / "golden.npz").read_bytes()
+    (files / "golden.npz").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ConfigError, match=r"golden.npz' must be a build's, not damaged"):
+        deploy(files, serial="/dev/none")
+
+
 def test_no_samples_are_refused(files: Path) -> None:
     with pytest.raises(ConfigError, match="samples must be at least 1, not 0"):
         deploy(files, serial="/dev/none", samples=0)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from flow.deploy.link import Line, Link
 from flow.errors import ConfigError, MismatchError, ToolError
-from flow.lower.words import pack, unpack
-from flow.types import Progress, silent
+from flow.lower.streams import Stream
+from flow.lower.verilog import tdata_bits
+from flow.lower.words import from_beats, to_beats
+from flow.types import FixedPoint, Progress, silent
 
 LINK, GOLDEN = "link.json", "golden.npz"
 
@@ -41,43 +44,14 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class _Port:
-    """How a tensor travels: ``beats`` of ``lanes`` elements, each beat in whole bytes."""
-
-    lanes: int
-    width: int
-    signed: bool
-    beats: int
-    shape: tuple[int, ...]
-
-    @property
-    def beat_bytes(self) -> int:
-        return -(-self.lanes * self.width // 8)
-
-    @property
-    def size(self) -> int:
-        return self.beats * self.beat_bytes
-
-    def pack(self, sample: np.ndarray) -> bytes:
-        words = np.ascontiguousarray(pack(sample, self.lanes, self.width), "<u8").view(np.uint8)
-        return words.reshape(self.beats, -1)[:, : self.beat_bytes].tobytes()
-
-    def unpack(self, data: bytes) -> np.ndarray:
-        rows = np.frombuffer(data, np.uint8).reshape(self.beats, self.beat_bytes)
-        wide = np.zeros((self.beats, -(-self.beat_bytes // 8) * 8), np.uint8)
-        wide[:, : self.beat_bytes] = rows
-        return unpack(wide.view("<u8"), self.lanes, self.width, signed=self.signed).reshape(self.shape)
-
-
-@dataclass(frozen=True)
 class _Target:
     """``link.json``."""
 
     design_id: str
     board: str
     baud: int
-    given: _Port
-    made: _Port
+    given: Stream
+    made: Stream
 
 
 def deploy(
@@ -118,7 +92,7 @@ def deploy(
         hertz = _check_board(link, target)
         for number in range(count):
             taken, data = _run(link, target, inputs[number], serial)
-            got.append(target.made.unpack(data))
+            got.append(_unpack(target.made, data))
             clocks.append(taken)
             _compare(number, got[-1], outputs[number])
             progress(number + 1, count, f"{number + 1} of {count} samples equal")
@@ -156,7 +130,7 @@ def _check_board(link: Link, target: _Target) -> int:
         raise MismatchError(
             f"deploy: the board must hold design {target.design_id}, not {info.design_id}; program it with this build"
         )
-    sizes = (target.given.size, target.made.size)
+    sizes = (_size(target.given), _size(target.made))
     if (info.sample_bytes, info.result_bytes) != sizes:
         raise MismatchError(
             f"deploy: samples and results must have {sizes} bytes, not {(info.sample_bytes, info.result_bytes)}; build "
@@ -167,11 +141,27 @@ def _check_board(link: Link, target: _Target) -> int:
 
 def _run(link: Link, target: _Target, sample: np.ndarray, port: str) -> tuple[int, bytes]:
     try:
-        return link.run(target.given.pack(sample), target.made.size)
+        return link.run(_pack(target.given, sample), _size(target.made))
     except OSError as error:  # pyserial's errors among them
         raise ToolError(
             f"deploy: port {port!r} must stay open, not fail ({error}); plug the board in again"
         ) from error
+
+
+def _size(stream: Stream) -> int:
+    """Return the bytes of a frame: every beat is padded to whole ones."""
+    return stream.beats * (tdata_bits(stream) // 8)
+
+
+def _pack(stream: Stream, frame: np.ndarray) -> bytes:
+    words = np.ascontiguousarray(to_beats(stream, frame), "<u8").view(np.uint8)
+    return words.reshape(stream.beats, -1)[:, : tdata_bits(stream) // 8].tobytes()
+
+
+def _unpack(stream: Stream, data: bytes) -> np.ndarray:
+    rows = np.frombuffer(data, np.uint8).reshape(stream.beats, -1)
+    wide = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
+    return from_beats(stream, wide.view("<u8")).reshape(stream.shape)
 
 
 def _compare(sample: int, got: np.ndarray, expected: np.ndarray) -> None:
@@ -219,46 +209,45 @@ def _opened(port: str, baud: int, timeout_s: float) -> AbstractContextManager[Li
 # ---------------------------------------------------------------- files of a build, read without trust
 
 
-def _read_link(path: Path) -> _Target:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a file that is missing or damaged raises into an error that names it."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        given, made = (_port(values[side]) for side in ("input", "output"))
-        design_id, board, baud = str(values["design_id"]), str(values["board"]), int(values["baud"])
-        int(design_id, 16)
+        yield
     except OSError as error:
         raise ConfigError(
             f"deploy: {str(path)!r} must be there, not missing; build with flow run --toolchain open first"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise ConfigError(
             f"deploy: {str(path)!r} must be a build's, not damaged ({error!r}); build again"
         ) from error
-    return _Target(design_id, board, baud, given, made)
 
 
-def _port(values: Mapping[str, Any]) -> _Port:
-    sizes = [values[key] for key in ("lanes", "width", "beats")] + list(values["shape"])
+def _read_link(path: Path) -> _Target:
+    with _reading(path):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        given, made = (_stream(values[side]) for side in ("input", "output"))
+        int(values["design_id"], 16)
+        return _Target(values["design_id"], str(values["board"]), int(values["baud"]), given, made)
+
+
+def _stream(values: Mapping[str, Any]) -> Stream:
+    width, lanes, beats, *shape = sizes = [
+        values["width"],
+        values["lanes"],
+        values["beats"],
+        *values["shape"],
+    ]
     if not all(type(size) is int and 0 < size < 1 << 20 for size in sizes):
         raise ValueError(f"sizes {sizes}")
-    port = _Port(sizes[0], sizes[1], bool(values["signed"]), sizes[2], tuple(sizes[3:]))
-    if port.lanes * port.beats != int(np.prod(port.shape)):
-        raise ValueError(f"{port.beats} beats of {port.lanes} for shape {port.shape}")
-    return port
+    stream = Stream("", FixedPoint(bool(values["signed"]), width, 0), tuple(shape), lanes)
+    if stream.channels % lanes or stream.beats != beats:
+        raise ValueError(f"{beats} beats of {lanes} for shape {shape}")
+    return stream
 
 
 def _read_golden(path: Path, target: _Target) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            inputs, outputs = file["inputs"], file["outputs"]
-            labels = file.get("labels")
-        inputs = inputs.reshape(-1, *target.given.shape)
-        outputs = outputs.reshape(len(inputs), *target.made.shape)
-    except OSError as error:
-        raise ConfigError(
-            f"deploy: {str(path)!r} must be a readable file, not fail ({error}); build again"
-        ) from error
-    except (ValueError, KeyError, EOFError) as error:
-        raise ConfigError(
-            f"deploy: {str(path)!r} must be a build's, not damaged ({error!r}); build again"
-        ) from error
-    return inputs, outputs, labels
+    with _reading(path), np.load(path, allow_pickle=False) as file:
+        inputs = file["inputs"].reshape(-1, *target.given.shape)
+        return inputs, file["outputs"].reshape(len(inputs), *target.made.shape), file.get("labels")

@@ -15,7 +15,7 @@ from flow.fixed.graph import FixedGraph
 from flow.lower import RtlDesign
 from flow.lower.streams import Stream
 from flow.lower.verilog import axis_ports
-from flow.lower.words import pack, unpack
+from flow.lower.words import from_beats, to_beats
 from flow.types import Progress, RtlEmulation, silent
 from flow.verilator import Result, Simulation
 
@@ -120,7 +120,7 @@ class _Rtl:
         reset_after: int | None = None,
     ) -> Result:
         circuit = self.design.circuit
-        beats = [pack(x, s.lanes, s.dtype.width) for s, x in zip(circuit.inputs, inputs, strict=True)]
+        beats = [to_beats(s, x) for s, x in zip(circuit.inputs, inputs, strict=True)]
         wanted = [len(inputs[0]) * stream.beats for stream in circuit.outputs]
         return simulation.run(beats, wanted, stall=stall, seed=seed, reset_after=reset_after)
 
@@ -137,7 +137,7 @@ class _Rtl:
             self.graph.outputs, self.design.circuit.outputs, result.outputs, result.last, strict=True
         )
         for name, stream, beats, last in outputs:
-            got = _values(stream, beats)
+            got = from_beats(stream, beats)
             different = (got != want[name][:frames]).reshape(frames, -1).any(axis=1)
             if different.any():
                 where = self._first_layer(inputs, int(different.argmax()))
@@ -167,12 +167,6 @@ class _Rtl:
         return "without stalls all layers agree"
 
 
-def _values(stream: Stream, beats: np.ndarray) -> np.ndarray:
-    """Return the LSBs of whole frames, (frames, *shape)."""
-    flat = unpack(beats, stream.lanes, stream.dtype.width, signed=stream.dtype.signed)
-    return flat.reshape(-1, *stream.shape)
-
-
 def _interval(ends: np.ndarray) -> int | None:
     """Return the clocks from frame to frame in the later half, rounded up; ``None`` with too few frames."""
     late = ends[len(ends) // 2 :]
@@ -185,4 +179,4 @@ def _traced(path: Path, stream: Stream) -> np.ndarray:
     lines = path.read_text(encoding="utf-8").split()
     lines = lines[: len(lines) // stream.beats * stream.beats]
     raw = b"".join(int(line, 16).to_bytes(words * 8, "little") for line in lines)
-    return _values(stream, np.frombuffer(raw, "<u8").reshape(-1, words))
+    return from_beats(stream, np.frombuffer(raw, "<u8").reshape(-1, words))

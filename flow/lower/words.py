@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from flow.fixed.lower.values import width_of
+from flow.lower.streams import Stream
 
 
 def memory(words: Iterable[Iterable[int]], width: int) -> str:
@@ -44,3 +45,14 @@ def unpack(beats: np.ndarray, lanes: int, width: int, *, signed: bool) -> np.nda
     if signed:
         weights[-1] = -weights[-1]
     return bits @ weights
+
+
+def to_beats(stream: Stream, frames: np.ndarray) -> np.ndarray:
+    """Return frames of LSBs as the beats of a stream, see `pack`."""
+    return pack(frames, stream.lanes, stream.dtype.width)
+
+
+def from_beats(stream: Stream, beats: np.ndarray) -> np.ndarray:
+    """Return the LSBs of whole frames, (frames, *shape)."""
+    flat = unpack(beats, stream.lanes, stream.dtype.width, signed=stream.dtype.signed)
+    return flat.reshape(-1, *stream.shape)

@@ -19,7 +19,6 @@ from flow.fixed.lower import lower
 from flow.lower import RtlDesign
 from flow.lower import lower as lower_rtl
 from flow.lower.streams import Stream
-from flow.lower.verilog import stage_module
 from flow.lsb import inputs_lsb, read_golden
 from flow.objects import digest
 from flow.resources import data_folder
@@ -124,8 +123,9 @@ def _synthesized(rtl: RtlDesign, board: Board, yosys: Yosys, progress: Progress)
 
 def network_piece(rtl: RtlDesign, yosys: Yosys) -> Piece:
     """Return the network's top, its stages boxes in it."""
-    boxes = "\n".join(stage_module(rtl.circuit, stage, rtl.top) for stage in rtl.circuit.stages)
-    top = (rtl.folder / f"{rtl.top}.sv").read_text(encoding="utf-8")
+    top, boxes = (
+        (rtl.folder / f"{name}.sv").read_text(encoding="utf-8") for name in (rtl.top, f"{rtl.top}_stages")
+    )
     return yosys.piece(rtl.top, top, _library("flow_last", "flow_tap"), {}, boxes=boxes)
 
 

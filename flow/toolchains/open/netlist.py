@@ -14,7 +14,7 @@ from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph
 from flow.lower import RtlDesign
 from flow.lower.verilog import axis_ports
-from flow.lower.words import pack, unpack
+from flow.lower.words import from_beats, to_beats
 from flow.resources import data_folder
 from flow.toolchains.open.families import Family
 from flow.verilator import Simulation
@@ -49,14 +49,13 @@ def check_netlist(
     simulation = simulated(design, family, netlist, folder, timeout_s)
     simulation.build()
     circuit, frames = design.circuit, len(inputs[0])
-    beats = [pack(x, s.lanes, s.dtype.width) for s, x in zip(circuit.inputs, inputs, strict=True)]
+    beats = [to_beats(s, x) for s, x in zip(circuit.inputs, inputs, strict=True)]
     wanted = [frames * stream.beats for stream in circuit.outputs]
     want = execute(graph, inputs)
     for stall in (0.0, STALL):
         result = simulation.run(beats, wanted, stall=stall, seed=1)
         for name, stream, got in zip(graph.outputs, circuit.outputs, result.outputs, strict=True):
-            values = unpack(got, stream.lanes, stream.dtype.width, signed=stream.dtype.signed)
-            different = (values.reshape(frames, -1) != want[name].reshape(frames, -1)).any(axis=1)
+            different = (from_beats(stream, got) != want[name]).reshape(frames, -1).any(axis=1)
             if different.any():
                 raise MismatchError(
                     f"synthesize: the netlist must equal the integer executor, but {int(different.sum())} of {frames} "
