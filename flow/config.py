@@ -47,6 +47,7 @@ _FILLED = (
         "build_folder",
         "rtl_folder",
         "rtl_options",
+        "lut_inputs",
         "dense_onnx",
         "folder",
         "module",

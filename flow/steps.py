@@ -297,10 +297,24 @@ def emulate(context: Context, out: Path) -> Figures:
     }
 
 
+LUT_SHARE = 0.6
+"""Of the board's LUTs, that the network's Verilog may take by estimate; placing needs the rest."""
+
+
 def rtl_options(context: Context) -> dict[str, Any]:
-    """Return the options of the network's Verilog, the board's multipliers among them."""
-    slices = boards.load(context.config.board).resources.dsps or 0
-    return {"multipliers": max(1, int(DSP_SHARE * slices)), **context.options("rtl")}
+    """Return the options of the network's Verilog, with what the board has."""
+    from flow.lower import LUTS
+    from flow.toolchains.open.families import family_of
+
+    board = boards.load(context.config.board)
+    family = family_of(board)
+    room = {
+        "multipliers": max(1, int(DSP_SHARE * (board.resources.dsps or 0))),
+        "luts": min(int(LUT_SHARE * (board.resources.luts or LUTS) / family.packing), LUTS),
+        "lut_inputs": family.lut_inputs,
+        "clock_period_ns": board.clock_period_ns,
+    }
+    return room | context.options("rtl")
 
 
 def synthesize(context: Context, out: Path) -> Figures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ from flow.fixed.graph import (
     ROUNDINGS,
     ArgMax,
     Conv,
+    Dense,
     FixedGraph,
     Node,
     Pool,
     PRelu,
     Rescale,
+    Reshape,
     Sign,
     Softmax,
     Table,
@@ -58,21 +61,21 @@ def image(height: int, width: int, channels: int, dtype: FixedPoint = BYTE) -> T
 
 
 @pytest.mark.parametrize(
-    ("name", "multipliers"),
+    ("name", "multipliers", "adders"),
     [
-        ("mlp", 400),
-        ("residual", 6),
-        ("conv1d", 5),
-        ("grouped", 52),
-        ("zeros", 4),
-        ("concatenated", 5),
-        ("functions_around_joins", 6),
+        ("mlp", 400, False),
+        ("residual", 6, True),
+        ("conv1d", 5, True),
+        ("grouped", 52, False),
+        ("zeros", 4, True),
+        ("concatenated", 5, False),
+        ("functions_around_joins", 6, True),
     ],
 )
 def test_the_verilog_of_a_network_equals_the_integer_executor(
-    tmp_path: Path, name: str, multipliers: int
+    tmp_path: Path, name: str, multipliers: int, adders: bool
 ) -> None:
-    result = proven(fixed(qonnx(name)), tmp_path, multipliers=multipliers)
+    result = proven(fixed(qonnx(name)), tmp_path, multipliers=multipliers, adders=adders)
     assert result.multipliers <= multipliers
 
 
@@ -128,8 +131,117 @@ def test_a_cropped_image_keeps_the_predicted_pace(tmp_path: Path) -> None:
     out = Tensor("y", (3, 3, 3), WIDE)
     ones, none = (1, 1), ((0, 0), (0, 0))
     node = Conv("y", ("x",), out, weight, FixedPoint(True, 4, 0), (2, 2), none, ones)
-    result = proven(FixedGraph((image(8, 8, 2),), (node,), ("y",)), tmp_path, multipliers=6)
+    result = proven(FixedGraph((image(8, 8, 2),), (node,), ("y",)), tmp_path, multipliers=6, adders=False)
     assert result.predicted_interval_cycles == 81  # 3 x 3 positions of 3 x 3 beats
+
+
+ADDERS = {"multipliers": 1, "luts": 10**9}
+"""Room for adders alone."""
+
+
+def kinds(graph: FixedGraph, folder: Path, **options: int) -> dict[str, int]:
+    """Return how many stages of each kind a graph becomes."""
+    stages = lower(graph, folder, **options).circuit.stages
+    return dict(Counter(stage.kind for stage in stages))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [FixedPoint(True, 5, 0), FixedPoint(False, 3, 0), FixedPoint(True, 1, 0), FixedPoint(False, 1, 0)],
+)
+def test_adders_of_all_kinds_of_weights(tmp_path: Path, dtype: FixedPoint) -> None:
+    rng = np.random.default_rng(0)
+    x = Tensor("x", (7,), dtype)
+    zeros = np.zeros((3, 7), np.int64)
+    single = zeros.copy()
+    single[1, 4] = -8
+    cancelling = np.array([[7, -7, 7, -7, 0, 0, 0], [-8, 1, 1, 1, 1, 1, 3], [1, 0, 0, 0, 0, 0, -1]])
+    powers = np.array([[1, 2, 4, -8, 4, 2, 1], [-1, -2, -4, -8, -4, -2, -1]])
+    saturated = np.array([[7] * 7, [-8] * 7])
+    wide = rng.integers(-(1 << 17), 1 << 17, (2, 7))
+    weights = [
+        zeros,
+        single,
+        cancelling,
+        powers,
+        saturated,
+        wide,
+        *(rng.integers(-8, 8, (n, 7)) for n in (1, 9)),
+    ]
+    nodes = []
+    for number, weight in enumerate(weights):
+        out = Tensor(f"y{number}", (len(weight),), FixedPoint(True, 40, 2 if number % 2 else 0))
+        bias = None if number == 3 else rng.integers(-(1 << 20), 1 << 20, len(weight))
+        nodes.append(
+            Dense(out.name, ("x",), out, weight, FixedPoint(True, 18, 0), bias, FixedPoint(True, 21, 0))
+        )
+    graph = FixedGraph((x,), tuple(nodes), tuple(node.name for node in nodes))
+    assert proven(graph, tmp_path, 64, **ADDERS).multipliers == 0
+    assert kinds(graph, tmp_path, **ADDERS)["adders"] == len(nodes)
+
+
+@pytest.mark.parametrize(
+    ("options", "adders", "engines"),
+    [
+        ({"interval_cycles": 157, **ADDERS}, 3, 0),
+        ({"interval_cycles": 160, "adders": False}, 0, 3),
+        ({"interval_cycles": 5_000, "adders": False}, 0, 3),
+        ({"interval_cycles": 200, "multipliers": 60, "luts": 2_000}, 1, 2),
+    ],
+)
+def test_engines_and_adders_keep_the_predicted_pace(
+    tmp_path: Path, options: dict[str, int], adders: int, engines: int
+) -> None:
+    """Whole windows with padding, and pauses between frames."""
+    graph = small_cnn()
+    assert proven(graph, tmp_path, **options).interval_cycles <= options["interval_cycles"]
+    made = kinds(graph, tmp_path, **options)
+    assert made["flow_patch"] == 2 and (made.get("adders", 0), made.get("flow_mvau", 0)) == (adders, engines)
+
+
+def test_windows_of_many_channels_come_position_by_position(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    out, one = Tensor("y", (6, 5, 3), WIDE), ((1, 1), (1, 1))
+    node = Conv(
+        "y", ("x",), out, rng.integers(-8, 8, (3, 3, 3, 24)), FixedPoint(True, 4, 0), (1, 1), one, (1, 1)
+    )
+    graph = FixedGraph((image(6, 5, 24),), (node,), ("y",))
+    proven(graph, tmp_path, interval_cycles=6_480)
+    made = kinds(graph, tmp_path, interval_cycles=6_480)
+    assert made["flow_window"] == 1 and "flow_patch" not in made
+
+
+def small_cnn() -> FixedGraph:
+    """12 x 12 pixels, 3 x 3 x 4 padded, pool, 3 x 3 x 6, dense 10."""
+    rng = np.random.default_rng(0)
+    small, weights, none = FixedPoint(False, 4, 0), FixedPoint(True, 4, 0), ((0, 0), (0, 0))
+
+    def conv(name: str, source: str, size: int, channels: tuple[int, int], pad: int) -> Conv:
+        out = Tensor(name, (size, size, channels[1]), WIDE)
+        weight = rng.integers(-8, 8, (channels[1], 3, 3, channels[0]))
+        bias = rng.integers(-99, 99, channels[1])
+        form = ((1, 1), ((pad, pad), (pad, pad)), (1, 1), 1, bias, BYTE)
+        return Conv(name, (source,), out, weight, weights, *form)
+
+    def quantized(source: Tensor) -> Rescale:
+        one, zero = np.array([1]), np.array([0])
+        out = Tensor(f"{source.name}_q", source.shape, small)
+        return Rescale(out.name, (source.name,), out, one, zero, 4, "HALF_UP", 0, 15)
+
+    first = conv("c1", "x", 12, (1, 4), 1)
+    pool = Pool("p", ("c1_q",), Tensor("p", (6, 6, 4), small), "max", (2, 2), (2, 2), none)
+    second = conv("c2", "p", 4, (4, 6), 0)
+    flat = Reshape("f", ("c2_q",), Tensor("f", (96,), small))
+    last = Dense("d", ("f",), Tensor("d", (10,), WIDE), rng.integers(-8, 8, (10, 96)), weights)
+    nodes = (first, quantized(first.output), pool, second, quantized(second.output), flat, last)
+    return FixedGraph((Tensor("x", (12, 12, 1), small),), nodes, ("d",))
+
+
+def test_a_pace_that_no_kind_of_stage_reaches_is_refused_with_the_least(tmp_path: Path) -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"layer 'c1' must have at least 157 clock cycles a frame, not 156"
+    ):
+        lower(small_cnn(), tmp_path, interval_cycles=156)
 
 
 def test_pools_of_every_form(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class TestBitstream:
             project("mlp", "io_stream"),
             board="icebreaker",
             out=out,
-            rtl_options={"multipliers": 6},
+            rtl_options={"multipliers": 6, "luts": 2_000, "lut_inputs": 4},
             netlist_frames=2,
         )
 
@@ -120,7 +120,7 @@ def test_the_netlist_computes_what_the_network_does(
     tmp_path: Path, family: str, cells: tuple[str, ...]
 ) -> None:
     graph = fixed(qonnx("cnn"))
-    design = lower(graph, tmp_path / "rtl", module="net", multipliers=8)
+    design = lower(graph, tmp_path / "rtl", module="net", multipliers=8, adders=False)
     netlist = pieces_of(design, family, tmp_path)
     text = netlist.read_text()
     assert [cell for cell in cells if f"  {cell} " not in text] == []
@@ -134,7 +134,7 @@ def test_the_netlist_computes_what_the_network_does(
 
 
 def test_the_zynq_synthesizes_and_counts_once(tmp_path: Path) -> None:
-    design = lower(fixed(qonnx("mlp")), tmp_path / "rtl", multipliers=10)
+    design = lower(fixed(qonnx("mlp")), tmp_path / "rtl", multipliers=10, adders=False)
     design = dataclasses.replace(
         design, circuit=dataclasses.replace(design.circuit, stages=design.circuit.stages[:5])
     )
@@ -166,7 +166,7 @@ def build(tmp_path: Path, board: Board | str = "ulx3s-85f", **options: Any) -> B
         project("mlp", "io_stream"),
         board=board,
         out=tmp_path / "out",
-        rtl_options={"multipliers": 20},
+        rtl_options={"multipliers": 20, "adders": False},
         netlist_frames=0,
         **options,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -98,6 +98,17 @@ class Form:
     def fewest(self) -> int:
         return min(self.image[0], self.spans[0])
 
+    @property
+    def first(self) -> int:
+        """Positions of the image before the first window is whole, one that lies behind a row counted in the next."""
+        return (self.spans[0] - 1 - self.before[0]) * self.image[1] + self.spans[1] - 1 - self.before[1]
+
+    @property
+    def in_a_line(self) -> bool:
+        """Windows end one after the other when the image passes position by position."""
+        one_by_one = (self.outputs[1] - 1) * self.stride[1] < self.stride[0] * self.image[1]
+        return self.first >= 0 and one_by_one and (self.image[1] > 1 or self.spans[0] == 1)
+
     def windows(self, images: np.ndarray, outside: int) -> np.ndarray:
         """Return the beats of all windows of images (frames, rows, columns, folds, lanes)."""
         beats = []
@@ -174,6 +185,24 @@ TIGHT = tuple(
     for rows in ((form.fewest, form.plenty + 3) if n % 3 == 0 else (form.fewest,))
 )
 """As few rows as hold a window, which slow it down, or more than it needs."""
+
+
+def patch(name: str, form: Form, number: int) -> Layer:
+    """The same windows, a whole one a beat; all lanes of a position come at once."""
+    lanes = form.folds * form.lanes
+    flat = replace(form, lanes=lanes, folds=1)
+    streamed = window(name, flat, flat.plenty, number).case
+    parameters = {key: value for key, value in streamed.parameters.items() if key not in ("FOLDS", "ROWS")}
+    made = streamed.outputs["out"].values.reshape(-1, math.prod(form.kernel) * lanes)
+    case = Case(name, "flow_patch", parameters, streamed.inputs, {"out": Beats(made, form.width)})
+    last = form.first + (form.outputs[0] - 1) * form.stride[0] * form.image[1]
+    last += (form.outputs[1] - 1) * form.stride[1]
+    return Layer(case, len(made) // FRAMES, max(last + 1, math.prod(form.image)), latency=form.first + 1)
+
+
+PATCHES = tuple(
+    patch(f"{name}_whole", form, n) for n, (name, form) in enumerate(FORMS.items()) if form.in_a_line
+)
 
 
 # ---------------------------------------------------------------- sums of products
@@ -500,7 +529,7 @@ VALUES = (
 
 
 BENCHES: dict[str, Callable[[], tuple[Layer, ...]]] = {
-    "windows": lambda: (*WINDOWS, *TIGHT),
+    "windows": lambda: (*WINDOWS, *TIGHT, *PATCHES),
     "sums": lambda: SUMS,
     "values": lambda: (*RESCALES, *VALUES),
 }
@@ -553,6 +582,10 @@ def test_ties_of_both_signs_are_met(shift: int, signed: bool) -> None:
 def test_partial_sums_leave_the_bits_of_the_cancelling_sums() -> None:
     sums = np.cumsum(EQUAL[:, None] * ZERO_ROWS, 2)
     assert np.abs(sums).max() >= 1 << signed_width(sums[:, :, -1]) + 4
+
+
+def test_windows_that_do_not_end_in_a_line_are_the_exception() -> None:
+    assert {name for name, form in FORMS.items() if not form.in_a_line} == {"column", "single_padded"}
 
 
 def test_windows_of_one_kernel_position_are_the_image() -> None:

@@ -45,7 +45,7 @@ def emulate(
     timeout_s: float = 1800,
     rtl: bool = False,
     rtl_frames: int = 200,
-    rtl_options: Mapping[str, int] | None = None,
+    rtl_options: Mapping[str, Any] | None = None,
     rtl_folder: Path | None = None,
     vcd: bool = False,
     progress: Progress = silent,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from flow.errors import ConfigError
 from flow.fixed.graph import FixedGraph
-from flow.lower.build import Builder
-from flow.lower.folds import TooFastError
-from flow.lower.nodes import lowered
+from flow.lower.chip import Chip
+from flow.lower.choice import fastest, within
 from flow.lower.streams import Circuit
 from flow.lower.verilog import stage_module, top_module
 from flow.resources import data_folder
@@ -17,8 +17,9 @@ from flow.store import write_atomically
 
 MULTIPLIERS = 176
 """80 % of the DSP slices of a PYNQ-Z2."""
-SLOWEST = 1 << 40
-"""Clocks a frame that no network needs, however narrow."""
+LUTS = 20_000
+"""By estimate; about what nextpnr places in ten minutes."""
+LUT_INPUTS = 6
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,12 @@ def lower(
     *,
     module: str = "flow_top",
     interval_cycles: int | None = None,
+    target_fps: float | None = None,
+    clock_period_ns: float = 10.0,
     multipliers: int = MULTIPLIERS,
+    luts: int = LUTS,
+    lut_inputs: int = LUT_INPUTS,
+    adders: bool = True,
 ) -> RtlDesign:
     """Write the Verilog of a network and return it.
 
@@ -50,52 +56,44 @@ def lower(
         graph: the network.
         folder: where the files are written; made if it is missing.
         module: the name of the top module, and what the names of its memories' files begin with.
-        interval_cycles: clocks from one frame to the next at most; ``None``: the fewest that ``multipliers`` reach.
-        multipliers: that work at the same time at most, where ``interval_cycles`` is ``None``.
+        interval_cycles: clocks from one frame to the next at most; ``None``: the fewest within the other two.
+        target_fps: in place of ``interval_cycles``: frames a second.
+        clock_period_ns: what ``target_fps`` is reached at.
+        multipliers: that work at the same time at most, where that is possible.
+        luts: at most, by estimate, where that is possible.
+        lut_inputs: of the chip's LUTs, 6 or 4.
+        adders: layers may be adders made for their weights, where that costs less than multipliers.
 
     Raises:
-        ConfigError: no clocks or no multipliers.
+        ConfigError: no clocks, no multipliers or no LUTs; both ways to say how fast.
         UnsupportedError: a layer that the RTL does not have, or that cannot be that fast.
     """
-    if interval_cycles is not None and interval_cycles < 1:
-        raise ConfigError(f"lower: interval_cycles must be at least 1, not {interval_cycles}; leave it out")
-    if multipliers < 1:
-        raise ConfigError(f"lower: multipliers must be at least 1, not {multipliers}; leave it out")
+    if target_fps is not None:
+        if interval_cycles is not None:
+            raise ConfigError(
+                "lower: either interval_cycles or target_fps must be given, not both; leave one out"
+            )
+        if not target_fps > 0:
+            raise ConfigError(f"lower: target_fps must be above 0, not {target_fps}; leave it out")
+        interval_cycles = math.floor(1e9 / clock_period_ns / target_fps)
+    for name, value in {"interval_cycles": interval_cycles, "multipliers": multipliers, "luts": luts}.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"lower: {name} must be at least 1, not {value}; leave it out")
+    chip = Chip(luts, multipliers, lut_inputs, adders)
     circuit = (
-        _built(graph, interval_cycles, module)
+        within(graph, chip, interval_cycles, module)
         if interval_cycles is not None
-        else _fastest(graph, multipliers, module)
+        else fastest(graph, chip, module)
     )
     library = data_folder("hls_templates") / "verilog"
-    names = sorted({stage.module for stage in circuit.stages} | {"flow_tap", "flow_last"})
+    own = {stage.module: stage.source for stage in circuit.stages if stage.source}
+    names = sorted({stage.module for stage in circuit.stages} - set(own) | {"flow_tap", "flow_last"})
     files = {f"{module}.sv": top_module(circuit, module)}
     files[f"{module}_stages.sv"] = "\n".join(stage_module(circuit, stage, module) for stage in circuit.stages)
     files |= {f"{name}.sv": (library / f"{name}.sv").read_text(encoding="utf-8") for name in names}
+    files |= {f"{name}.sv": text(name) for name, text in own.items()}
     files |= {name: text() for stage in circuit.stages for name, text in stage.data.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_atomically(folder / name, text)
     return RtlDesign(folder, module, tuple(folder / name for name in files if name.endswith("v")), circuit)
-
-
-def _built(graph: FixedGraph, interval: int, prefix: str) -> Circuit:
-    return Builder(graph, interval, prefix).build(lowered)
-
-
-def _fastest(graph: FixedGraph, multipliers: int, prefix: str) -> Circuit:
-    """Return the circuit of the shortest interval within the multipliers; where none is, the slowest one."""
-    slow = _built(graph, SLOWEST, prefix)
-    least, most = 0, slow.interval_cycles
-    best = slow
-    while most - least > 1:
-        middle = (least + most) // 2
-        try:
-            made = _built(graph, middle, prefix)
-        except TooFastError:
-            least = middle
-            continue
-        if made.multipliers > multipliers:
-            least = middle
-        else:
-            best, most = made, min(middle, made.interval_cycles)
-    return best

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from flow.fixed.graph import FixedGraph, Reshape, Tensor
-from flow.lower.folds import least_lanes
+from flow.lower.chip import Chip, features
+from flow.lower.folds import TooFastError, least_lanes
 from flow.lower.streams import Circuit, Stage, Stream, Tap
 from flow.names import identifier
 from flow.types import FixedPoint
@@ -17,10 +19,19 @@ _SMALL = 2
 
 
 class Builder:
-    """Collects stages and streams; ``prefix`` begins the names of all files."""
+    """Collects stages and streams.
 
-    def __init__(self, graph: FixedGraph, interval: int, prefix: str) -> None:
+    Args:
+        graph: the network.
+        interval: clocks a frame at most.
+        prefix: begins the names of all files.
+        chip: what stages cost.
+        price: LUTs that a multiplier is worth, where a layer has a choice.
+    """
+
+    def __init__(self, graph: FixedGraph, interval: int, prefix: str, chip: Chip, price: float) -> None:
         self.graph, self.interval, self.prefix = graph, interval, prefix
+        self.chip, self.price = chip, price
         self._stages: list[Stage] = []
         self._wires: dict[str, int] = {}
         self._taps: list[Tap] = []
@@ -43,41 +54,82 @@ class Builder:
         *,
         cycles: int = 0,
         held: float = 0.0,
+        pause: int = 0,
         multipliers: int = 0,
+        sizes: Mapping[str, int] | None = None,
         memories: Mapping[str, Callable[[], str]] | None = None,
+        source: Callable[..., str] | None = None,
     ) -> Stream:
         """Add a stage and return its output.
 
         Args:
-            module: of ``hls_templates/verilog``.
+            module: of ``hls_templates/verilog``; with ``source``: what the name of its own module ends with.
             name: what the output's signal is called after.
             given: the streams at its input ports.
             made: type, shape and lanes of the output.
             parameters: the module's.
             cycles: clocks it needs for a frame beside those of its streams' beats.
             held: frames that it may hold.
+            pause: clocks that it makes its readers wait, beside those that it waits itself.
             multipliers: that work at the same time.
+            sizes: what its LUTs follow, beside the parameters.
             memories: the texts of the files that parameters name.
+            source: makes the text of its module, given its name.
         """
+        given = {port: self._steady(stream, max(cycles, _beats(made))) for port, stream in given.items()}
         before = max(stream.held for stream in given.values())
-        out = self._stream(name, *made, before + held)
+        out = self._stream(name, *made, before + held, max(s.pause for s in given.values()) + pause)
         files = {
             parameter: (f"{self.prefix}_{out.signal}_{parameter.lower()}.hex", text)
             for parameter, text in (memories or {}).items()
         }
+        size = features(module, {**parameters, **(sizes or {})}, out.width)
         self._stages.append(
             Stage(
                 name=f"u_{out.signal}",
-                module=module,
+                kind=module,
+                module=f"{self.prefix}_{out.signal}_{module}" if source else module,
                 layer=self._layer,
                 parameters={**parameters, **{key: file for key, (file, _) in files.items()}},
                 ports={port: (s.signal,) for port, s in given.items()} | {"out": (out.signal,)},
                 cycles=max(cycles, out.beats, *(s.beats for s in given.values())),
                 multipliers=multipliers,
+                features=size,
+                luts=self.chip.takes(module, size),
                 data=dict(files.values()),
+                source=source,
             )
         )
         return out
+
+    def _steady(self, stream: Stream, cycles: int) -> Stream:
+        """Return the stream for a stage of so many clocks a frame: a slower one works through the stream's pauses."""
+        if not stream.pause or cycles <= stream.beats:
+            return stream
+        depth = min(math.ceil(stream.pause * stream.beats / cycles), stream.beats) + _SMALL
+        return replace(self.fifo(stream, depth), pause=0)
+
+    def cheapest(self, options: Sequence[Callable[[], Stream]]) -> Stream:
+        """Add the stages of the option that takes least of the chip, each option made once to see.
+
+        Raises:
+            TooFastError: none is fast enough.
+        """
+        costs: list[tuple[float, int]] = []
+        slow: list[TooFastError] = []
+        for number, option in enumerate(options):
+            stages, wires = len(self._stages), dict(self._wires)
+            try:
+                option()
+                added = self._stages[stages:]
+                costs.append((sum(s.luts + self.price * s.multipliers for s in added), number))
+            except TooFastError as error:
+                slow.append(error)
+            del self._stages[stages:]
+            self._wires = wires
+        if not costs:
+            raise min(slow, key=lambda error: error.least)
+        return options[min(costs)[1]]()
 
     def fifo(self, stream: Stream, depth: int) -> Stream:
         """Return the stream behind a FIFO of at least ``depth`` beats."""
@@ -127,12 +179,12 @@ class Builder:
         return Circuit(tuple(inputs), outputs, tuple(self._stages), self._wires, tuple(self._taps))
 
     def _stream(
-        self, name: str, dtype: FixedPoint, shape: tuple[int, ...], lanes: int, held: float
+        self, name: str, dtype: FixedPoint, shape: tuple[int, ...], lanes: int, held: float, pause: int = 0
     ) -> Stream:
         signal = identifier(name)
         while signal in self._wires:
             signal = f"{identifier(name)}_{len(self._wires)}"
-        made = Stream(signal, dtype, shape, lanes, held)
+        made = Stream(signal, dtype, shape, lanes, held, pause)
         self._wires[signal] = made.width
         return made
 
@@ -143,12 +195,13 @@ class Builder:
         if users == 1:
             self._waiting[tensor.name] = [stream]
             return
-        given = (stream.dtype, stream.shape, stream.lanes, stream.held)
+        given = (stream.dtype, stream.shape, stream.lanes, stream.held, stream.pause)
         branches = [self._stream(f"{stream.signal}_to", *given) for _ in range(users)]
         self._waiting[tensor.name] = [self.fifo(branch, _SMALL) for branch in branches]
         self._stages.append(
             Stage(
                 name=f"fork_{stream.signal}",
+                kind="flow_fork",
                 module="flow_fork",
                 layer=self._layer,
                 parameters={"WIDTH": stream.width, "BRANCHES": users},
@@ -156,3 +209,8 @@ class Builder:
                 cycles=stream.beats,
             )
         )
+
+
+def _beats(made: tuple[FixedPoint, tuple[int, ...], int]) -> int:
+    """Return the beats of a frame of such a stream."""
+    return math.prod(made[1]) // made[2]

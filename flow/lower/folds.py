@@ -8,7 +8,14 @@ from flow.errors import UnsupportedError
 
 
 class TooFastError(UnsupportedError):
-    """A layer has not enough lanes for the interval that was asked for."""
+    """A layer cannot be as fast as the interval that was asked for; ``least``: the clocks a frame that it needs."""
+
+    def __init__(self, layer: str, interval: int, least: float) -> None:
+        self.least = least
+        super().__init__(
+            f"lower: layer {layer!r} must have at least {least:,} clock cycles a frame, not {interval:,}; "
+            "give a longer interval"
+        )
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -24,7 +31,7 @@ def least_lanes(channels: int, elements: int, interval: int, name: str) -> int:
     for lanes in divisors(channels):
         if elements <= interval * lanes:
             return lanes
-    raise TooFastError(_message(name, interval, math.ceil(elements / channels)))
+    raise TooFastError(name, interval, math.ceil(elements / channels))
 
 
 def fold(
@@ -62,13 +69,6 @@ def fold(
         if positions * (inputs // simd) * (outputs // pe) <= interval and arriving <= interval * simd
     ]
     if not found:
-        raise TooFastError(_message(name, interval, max(positions * inputs, arriving) // channels))
+        raise TooFastError(name, interval, max(positions * inputs, arriving) // channels)
     _, _, pe, simd = min(found)
     return simd, pe
-
-
-def _message(name: str, interval: int, least: int) -> str:
-    return (
-        f"lower: layer {name!r} must have at least {least:,} clock cycles a frame, not {interval:,}; "
-        "give a longer interval"
-    )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial, singledispatch
 
 import numpy as np
 
 from flow.errors import UnsupportedError
 from flow.fixed import graph as g
+from flow.lower import products
 from flow.lower.build import Builder
-from flow.lower.folds import fold, least_lanes
+from flow.lower.folds import least_lanes
 from flow.lower.streams import Stream
+from flow.lower.windows import window
 from flow.lower.words import memory, signed_width
 from flow.types import FixedPoint
 
@@ -31,146 +34,14 @@ def lowered(node: g.Node, builder: Builder) -> Stream:
     )
 
 
-def _types(stream: Stream, dtype: FixedPoint) -> dict[str, int]:
-    """Return the parameters that tell a module the types of its input and output."""
-    given = stream.dtype
-    return {"IN_WIDTH": given.width, "IN_SIGNED": int(given.signed), "OUT_WIDTH": dtype.width}
-
-
 @lowered.register
 def _(node: g.Reshape, builder: Builder) -> Stream:
     stream = builder.take(node.inputs[0])
-    return Stream(stream.signal, stream.dtype, node.output.shape, stream.lanes, stream.held)
+    return replace(stream, shape=node.output.shape)
 
 
-# ---------------------------------------------------------------- sums of products
-
-
-@lowered.register
-def _(node: g.Dense, builder: Builder) -> Stream:
-    stream = builder.take(node.inputs[0])
-    outputs, inputs = node.weight.shape
-    simd, pe = _folded(node, stream, inputs, outputs, 1, builder)
-    vector = builder.fifo(builder.widened(stream, simd), inputs // simd)  # the next one comes meanwhile
-    return _engine(node, vector, node.weight, pe, 1, builder, held=2.0)
-
-
-@lowered.register
-def _(node: g.Conv, builder: Builder) -> Stream:
-    stream = builder.take(node.inputs[0])
-    filters, channels = node.output.shape[-1], stream.channels
-    positions, kernel = math.prod(node.output.shape[:-1]), node.weight.shape[1:-1]
-    if node.groups == channels == filters and channels > 1:
-        return _depthwise(node, stream, builder)
-    weight = _ungrouped(node, channels)
-    simd, pe = _folded(node, stream, math.prod(kernel) * channels, filters, positions, builder)
-    stream = builder.widened(stream, simd)
-    if set(kernel) == set(node.strides) == {1} and not np.any(node.pads):
-        stream, held = builder.fifo(stream, channels // simd), 2 / positions
-    else:
-        stream, held = _window(node, stream, kernel, node.dilations, 0, builder), 1 / positions
-    return _engine(node, stream, weight.reshape(filters, -1), pe, positions, builder, held=held)
-
-
-def _folded(
-    node: g.Dense | g.Conv, stream: Stream, inputs: int, outputs: int, positions: int, builder: Builder
-) -> tuple[int, int]:
-    return fold(
-        inputs,
-        outputs,
-        positions,
-        builder.interval,
-        channels=stream.channels,
-        arriving=math.prod(stream.shape),
-        lanes=stream.lanes,
-        name=node.name,
-    )
-
-
-def _ungrouped(node: g.Conv, channels: int) -> np.ndarray:
-    """Return the weights (outputs, *kernel, channels), zeros where a group does not read."""
-    if node.groups == 1:
-        return node.weight
-    whole = np.zeros((*node.weight.shape[:-1], channels), np.int64)
-    each, filters = node.weight.shape[-1], len(node.weight) // node.groups
-    for group in range(node.groups):
-        mine = slice(group * filters, (group + 1) * filters)
-        whole[mine, ..., group * each : (group + 1) * each] = node.weight[mine]
-    return whole
-
-
-def _engine(
-    node: g.Dense | g.Conv,
-    stream: Stream,
-    weight: np.ndarray,
-    pe: int,
-    positions: int,
-    builder: Builder,
-    *,
-    held: float,
-) -> Stream:
-    """Return the sums of ``weight``, (outputs, inputs), times vectors of the stream."""
-    simd, dtype = stream.lanes, node.output.dtype
-    outputs, inputs = weight.shape
-    synapse, neuron = inputs // simd, outputs // pe
-    words = weight.reshape(neuron, pe, synapse, simd).swapaxes(1, 2).reshape(-1, pe * simd)
-    parameters = _products(node, stream, dtype) | {
-        "SIMD": simd,
-        "PE": pe,
-        "SYNAPSE_FOLD": synapse,
-        "NEURON_FOLD": neuron,
-    }
-    return builder.stage(
-        "flow_mvau",
-        node.name,
-        {"in": stream},
-        (dtype, node.output.shape, pe),
-        parameters,
-        cycles=positions * synapse * neuron,
-        held=held,
-        multipliers=simd * pe,
-        memories={"WEIGHTS": partial(memory, words, node.weight_dtype.width)} | _biases(node, pe),
-    )
-
-
-def _depthwise(node: g.Conv, stream: Stream, builder: Builder) -> Stream:
-    """Return one sum a channel."""
-    kernel, positions = node.weight.shape[1:-1], math.prod(node.output.shape[:-1])
-    beats = math.prod(kernel)
-    elements = max(positions * beats * stream.channels, math.prod(stream.shape))
-    lanes = least_lanes(stream.channels, elements, builder.interval, node.name)
-    windows = _window(node, builder.widened(stream, lanes), kernel, node.dilations, 0, builder)
-    folds = stream.channels // lanes
-    words = node.weight.reshape(stream.channels, beats).T.reshape(beats * folds, lanes)
-    return builder.stage(
-        "flow_depthwise",
-        node.name,
-        {"in": windows},
-        (node.output.dtype, node.output.shape, lanes),
-        _products(node, windows, node.output.dtype) | {"LANES": lanes, "FOLDS": folds, "BEATS": beats},
-        cycles=positions * beats * folds,
-        multipliers=lanes,
-        memories={"WEIGHTS": partial(memory, words, node.weight_dtype.width)} | _biases(node, lanes),
-    )
-
-
-def _products(node: g.Dense | g.Conv, stream: Stream, dtype: FixedPoint) -> dict[str, int]:
-    weights = node.weight_dtype
-    return {
-        **_types(stream, dtype),
-        "WEIGHT_WIDTH": weights.width,
-        "WEIGHT_SIGNED": int(weights.signed),
-        "PRODUCT_SHIFT": dtype.fraction_bits - weights.fraction_bits - stream.dtype.fraction_bits,
-    }
-
-
-def _biases(node: g.Dense | g.Conv, lanes: int) -> dict[str, Callable[[], str]]:
-    """Return the biases on the output's grid."""
-    if node.bias is None or node.bias_dtype is None:
-        return {}
-    dtype = node.output.dtype
-    shifted = node.bias.astype(object) << dtype.fraction_bits - node.bias_dtype.fraction_bits
-    return {"BIASES": partial(memory, shifted.reshape(-1, lanes), dtype.width)}
+lowered.register(products.dense)
+lowered.register(products.conv)
 
 
 # ---------------------------------------------------------------- windows
@@ -190,11 +61,11 @@ def _(node: g.Pool, builder: Builder) -> Stream:
         held = 1.0
     else:
         fill = stream.dtype.minimum_lsb if node.kind == "max" else 0
-        stream = _window(node, stream, node.kernel, (1,) * len(node.kernel), fill, builder)
+        stream = window(node, stream, node.kernel, (1,) * len(node.kernel), fill, builder)
     folds = node.output.shape[-1] // lanes
     parameters = {
         "LARGEST": int(node.kind == "max"),
-        **_types(stream, node.output.dtype),
+        **stream.types(node.output.dtype),
         "LANES": lanes,
         "FOLDS": folds,
         "BEATS": beats,
@@ -202,53 +73,6 @@ def _(node: g.Pool, builder: Builder) -> Stream:
     made = (node.output.dtype, node.output.shape, lanes)
     cycles = positions * beats * folds
     return builder.stage("flow_pool", node.name, {"in": stream}, made, parameters, cycles=cycles, held=held)
-
-
-def _window(
-    node: g.Conv | g.Pool,
-    stream: Stream,
-    kernel: tuple[int, ...],
-    dilations: tuple[int, ...],
-    fill: int,
-    builder: Builder,
-) -> Stream:
-    """Return the windows one after the other, position by position; a 1-D tensor is one row."""
-    (height, width), (out_height, out_width) = _plane(stream.shape[:-1], 1), _plane(node.output.shape[:-1], 1)
-    (kernel_h, kernel_w), (stride_h, stride_w) = _plane(kernel, 1), _plane(node.strides, 1)
-    dilation_h, dilation_w = _plane(dilations, 1)
-    (top, _), (left, _) = _plane(node.pads, (0, 0))
-    span = (kernel_h - 1) * dilation_h + 1
-    cropped = max(0, height + top - (out_height - 1) * stride_h - span)  # rows that no window reads
-    rows = span + max(stride_h, cropped + span - top)  # the next frame's first ones come in time
-    mask = (1 << stream.dtype.width) - 1
-    parameters = {
-        "WIDTH": stream.dtype.width,
-        "LANES": stream.lanes,
-        "FOLDS": stream.folds,
-        "IN_H": height,
-        "IN_W": width,
-        "OUT_H": out_height,
-        "OUT_W": out_width,
-        "K_H": kernel_h,
-        "K_W": kernel_w,
-        "STRIDE_H": stride_h,
-        "STRIDE_W": stride_w,
-        "DILATION_H": dilation_h,
-        "DILATION_W": dilation_w,
-        "PAD_TOP": top,
-        "PAD_LEFT": left,
-        "ROWS": rows,
-        "PAD_VALUE": fill & mask,
-    }
-    shape = (out_height * out_width * kernel_h * kernel_w, stream.channels)
-    made = (stream.dtype, shape, stream.lanes)
-    held = rows / height
-    return builder.stage("flow_window", f"{node.name}_window", {"in": stream}, made, parameters, held=held)
-
-
-def _plane(extents: tuple, single: object) -> tuple:  # type: ignore[type-arg]
-    """Return two extents; a 1-D tensor has one row."""
-    return extents if len(extents) == 2 else (single, *extents)
 
 
 # ---------------------------------------------------------------- joins
@@ -329,7 +153,7 @@ def _scaled(
 ) -> Stream:
     widths, memories = _constants(stream, constants)
     parameters = {
-        **_types(stream, dtype),
+        **stream.types(dtype),
         "LANES": stream.lanes,
         **widths,
         "SHIFT": shift,
@@ -367,7 +191,7 @@ def _(node: g.Sign, builder: Builder) -> Stream:
     plain = bool((node.multiplier == 1).all()) and not node.offset.any()
     widths, memories = _constants(stream, None if plain else (node.multiplier, node.offset))
     parameters = {
-        **_types(stream, node.output.dtype),
+        **stream.types(node.output.dtype),
         "LANES": stream.lanes,
         **widths,
     }
@@ -407,7 +231,7 @@ def _(node: g.Table, builder: Builder) -> Stream:
     stream = builder.take(node.inputs[0])
     dtype = node.output.dtype
     parameters = {
-        **_types(stream, dtype),
+        **stream.types(dtype),
         "LANES": stream.lanes,
     }
     made = (dtype, stream.shape, stream.lanes)
@@ -419,7 +243,7 @@ def _(node: g.Table, builder: Builder) -> Stream:
 def _(node: g.ArgMax, builder: Builder) -> Stream:
     stream = builder.take(node.inputs[0])
     parameters = {
-        **_types(stream, node.output.dtype),
+        **stream.types(node.output.dtype),
         "LANES": stream.lanes,
         "FOLDS": stream.folds,
     }

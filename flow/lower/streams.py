@@ -14,6 +14,7 @@ class Stream:
     """A tensor on its way, channels last: a beat carries ``lanes`` neighbouring channels of one position.
 
     ``signal``: the prefix of its wires. ``held``: how many frames may lie between the input and here, at most.
+    ``pause``: clocks without a beat that cannot be avoided, where the stream is as fast as it can be.
     """
 
     signal: str
@@ -21,6 +22,7 @@ class Stream:
     shape: tuple[int, ...]
     lanes: int
     held: float = 0.0
+    pause: int = 0
 
     @property
     def channels(self) -> int:
@@ -45,24 +47,35 @@ class Stream:
         """Bits of one beat."""
         return self.lanes * self.dtype.width
 
+    def types(self, made: FixedPoint) -> dict[str, int]:
+        """Return the parameters that tell a module the types of its input, which this is, and its output."""
+        given = self.dtype
+        return {"IN_WIDTH": given.width, "IN_SIGNED": int(given.signed), "OUT_WIDTH": made.width}
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One instance of a module of ``hls_templates/verilog``.
+    """One instance of a module of ``hls_templates/verilog``, or of one that is made for it.
 
-    ``ports``: the signal behind each stream port; a fork's output has several. ``data``: the text of each memory's
-    file, made when it is written. ``layer``: the node that it belongs to, empty for the input's.
-    ``cycles``: clocks it needs for a frame. ``multipliers``: how many work at the same time.
+    ``kind``: the module, or what the made one is; ``source`` makes that one's text, given its name. ``layer``: the node
+    that it belongs to, empty for the input's. ``ports``: the signal behind each stream port; a fork's output has
+    several. ``cycles``: clocks it needs for a frame. ``multipliers``: how many work at the same time. ``luts``: about
+    how many, from ``features``, see `flow.lower.chip`. ``data``: the text of each memory's file, made when it is
+    written.
     """
 
     name: str
+    kind: str
     module: str
     layer: str
     parameters: Mapping[str, int | str]
     ports: Mapping[str, tuple[str, ...]]
     cycles: int
     multipliers: int = 0
+    features: tuple[float, ...] = ()
+    luts: int = 0
     data: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    source: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,3 +105,8 @@ class Circuit:
     @property
     def multipliers(self) -> int:
         return sum(stage.multipliers for stage in self.stages)
+
+    @property
+    def luts(self) -> int:
+        """About how many the stages take."""
+        return sum(stage.luts for stage in self.stages)

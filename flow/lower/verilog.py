@@ -58,10 +58,11 @@ def top_module(circuit: Circuit, top: str) -> str:
             f"assign {s}_ready = {name}_tready;",
             *_call("flow_last", {"BEATS": stream.beats}, f"last_{name}", _CLOCKED | wires),
         ]
-    return _module(top, ports, body)
+    return module(top, ports, body)
 
 
-def _module(name: str, ports: Iterable[str], body: Iterable[str]) -> str:
+def module(name: str, ports: Iterable[str], body: Iterable[str]) -> str:
+    """Return the text of a module."""
     lines = [f"module {name} (", ",\n".join(f"    {port}" for port in ports), ");"]
     return "\n".join([*lines, *(f"    {line}" for line in body), "endmodule", ""])
 
@@ -86,7 +87,7 @@ def stage_module(circuit: Circuit, stage: Stage, top: str) -> str:
         wire: wire for port in stage.ports for wire in (f"{port}_valid", f"{port}_ready", f"{port}_data")
     }
     body = _call(stage.module, stage.parameters, "stage", {"clk": "clk", "reset": "reset", **wires})
-    return _module(module_name(stage, top), ports, body)
+    return module(module_name(stage, top), ports, body)
 
 
 def _instance(stage: Stage, top: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flow import boards
 from flow.errors import ConfigError
@@ -27,7 +28,7 @@ def synthesize(
     place_seed: int = 1,
     dense: bool = True,
     dense_onnx: Path | None = None,
-    rtl_options: Mapping[str, int] | None = None,
+    rtl_options: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Bitstream:
     """Build a bitstream of ``design`` for ``board``.

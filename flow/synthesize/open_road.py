@@ -66,7 +66,7 @@ def build(
     board: Board,
     out: Path,
     *,
-    rtl_options: Mapping[str, int],
+    rtl_options: Mapping[str, Any],
     timeout_s: float | None,
     netlist_frames: int,
     place_seed: int,
@@ -101,7 +101,7 @@ def build(
         path.unlink()
         raise ToolError(
             f"synthesize: the routed design must reach the clock of {1e3 / board.clock_period_ns:.4g} MHz, not "
-            f"{report.fmax_mhz:.4g} MHz; choose another [synthesize] place_seed, or fewer [rtl] multipliers"
+            f"{report.fmax_mhz:.4g} MHz; choose another [synthesize] place_seed, or fewer [rtl] luts or multipliers"
         )
     progress(_STEPS, _STEPS, "done")
     return Bitstream(path, replace(report, interval_cycles=rtl.interval_cycles), out, "")
@@ -171,7 +171,7 @@ def _check_room(rtl: RtlDesign, family: Family, made: _Synthesized, board: Board
         shown = ", ".join(f"{name!r} {used.luts:,} LUTs" for name, used in largest)
         raise UnsupportedError(
             f"synthesize: the network must fit {board.title}, not take {', '.join(short)}; prune more, use fewer bits, "
-            f"set fewer [rtl] multipliers, or choose a larger board (the largest layers are {shown})"
+            f"set fewer [rtl] luts or multipliers, or choose a larger board (the largest layers are {shown})"
         )
 
 

@@ -23,7 +23,7 @@ class Family:
     ``cells``: what a cell takes: LUTs, flip-flops, DSP slices, bits of block RAM; cells that are not named take nothing
     that is counted (wide multiplexers, carry chains that share a LUT's place). ``models``: yosys' file of what its
     cells compute, read with ``defines``; empty where cells are missing from it and from ours. ``packing``: LUTs after
-    placement for each one before, measured.
+    placement for each one before, measured. ``lut_inputs``: of a LUT.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Family:
     defines: tuple[str, ...] = ()
     pads: str = ""
     packing: float = 1.0
+    lut_inputs: int = 4
 
 
 def resources_of(cells: Mapping[str, Cost], counts: Mapping[str, int]) -> Resources:
@@ -112,12 +113,14 @@ FAMILIES = {
         "synth_xilinx -family xc7 -flatten",
         _XILINX_CELLS,
         pads="-noiopad -noclkbuf",
+        lut_inputs=6,
     ),
     "xcup": Family(
         "xcup",
         "synth_xilinx -family xcup -flatten",
         _XILINX_CELLS,
         pads="-noiopad -noclkbuf",
+        lut_inputs=6,
     ),
 }
 _PROCESSORS = {"zynq7000": "xc7", "zynq_ultrascale": "xcup"}
