@@ -1,10 +1,13 @@
 """Networks synthesized by yosys, with no vendor tool: LUTs, flip-flops, DSP slices, block RAM, and clocks a frame.
 
-    python benchmarks/open_synthesis.py [--nets digits digits-pruned jets lenet5] [--families xc7 ecp5] [--cache FOLDER]
+    python benchmarks/open_synthesis.py [--nets digits digits-pruned ...] [--families xc7 ecp5] [--cache FOLDER]
 
-Each stage is synthesized by itself; nothing is placed, and the host's side is not counted. Weights and activations of
-6 bits, calibrated alone; `digits-pruned` is pruned to 0.3 of its channels and fine-tuned, and `digits` runs at its pace
-beside its own. Multipliers: 80 % of a PYNQ-Z2's DSP slices at most, where no pace is given.
+Each stage is synthesized by itself; nothing is placed, and the host's side is not counted. `latency`: clocks from a
+frame's first beat to its last result, in the simulation of the Verilog, whose results all equal the integer executor's.
+digits, LeNet-5 (20-50-500 neurons) and the jets MLP (16-64-32-32-5, its weights untrained) have 6 bits, calibrated
+alone; `-pruned`: to 0.3 of the channels and fine-tuned; half of the neurons by magnitude (jets); to 250,000 MACs, then
+fine-tuned at 4 bits (LeNet-5). mnist-8 to mnist-4 are a 5 x 5 conv of so many filters, stride 2 (mnist-4: 3), and a
+dense layer, trained at 3 bits or so, for the fewest LUTs.
 """
 
 from __future__ import annotations
@@ -17,19 +20,30 @@ from typing import Any
 
 import torch
 from figures import record, table
-from pruning_nets import CACHE
+from pruning_nets import CACHE, data_for
 from rtl_networks import network
+from torch import nn
 
 import flow
 from flow import qonnx_graph
+from flow.emulate.rtl import emulate_rtl
 from flow.fixed.lower import lower as fixed
 from flow.lower import lower
+from flow.lsb import inputs_lsb
 from flow.toolchains.open.families import FAMILIES
 from flow.toolchains.open.pieces import Yosys, total
 
 NAME = "open_synthesis"
 PRUNED = "digits-pruned"
-NETS = (PRUNED, "digits", "jets", "lenet5")
+NETS = (
+    *(PRUNED, "digits", "jets-pruned", "jets", "lenet5-pruned", "lenet5", "mnist-8", "mnist-6", "mnist-4"),
+)
+SMALL = {"mnist-8": (8, 2, 3, 2, 2), "mnist-6": (6, 2, 3, 2, 1), "mnist-4": (4, 3, 3, 3, 1)}
+"""Filters, stride, and the bits of weights, activations and pixels."""
+PACES = {"jets-pruned": 1, "lenet5-pruned": 784, "mnist-8": 784, "mnist-6": 784, "mnist-4": 784}
+"""Clocks a frame; the others run as fast as 80 % of a PYNQ-Z2's DSP slices and 20,000 LUTs allow."""
+FRAMES = 20
+"""Simulated."""
 
 
 def main() -> None:
@@ -44,48 +58,88 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         for net in given.nets:
-            graph, accuracy = quantized(net, given.cache, Path(name) / net)
-            paces: list[int | None] = [None]
+            graph, accuracy, frames = quantized(net, given.cache, Path(name) / net)
+            paces = [PACES.get(net)]
             if net == "digits":
                 paces += [row["interval"] for row in rows if row["net"] == PRUNED][:1]
             for pace in paces:
                 for family in given.families:
-                    rows.append(measured(net, graph, accuracy, family, pace, Path(name)))
+                    rows.append(measured(net, graph, accuracy, frames, family, pace, Path(name)))
                     print(rows[-1], flush=True)
     cells = [
         [
             f"{row['net']}, {row['family']}",
-            "untrained" if row["net"] == "jets" else f"{100 * row['accuracy']:.2f} %",
-            *(f"{row[key]:,}" for key in ("interval", "luts", "flip_flops", "dsps")),
+            "untrained" if "jets" in row["net"] else f"{100 * row['accuracy']:.2f} %",
+            *(f"{row[key]:,}" for key in ("interval", "latency", "luts", "flip_flops", "dsps")),
             f"{row['bram_bits'] / 1024:,.0f}",
+            f"{row['luts'] * row['latency'] / 1e6:.2f}",
             f"{row['seconds']:.0f}",
         ]
         for row in rows
     ]
-    columns = ["network, chip", "accuracy", "clocks a frame", "LUT", "FF", "DSP", "BRAM Kibit", "yosys s"]
+    columns = ["network, chip", "accuracy", "clocks a frame", "latency", "LUT", "FF", "DSP", "BRAM Kibit"]
+    columns += ["LUT x latency, millions", "yosys s"]
     table(NAME, __doc__.split("\n\n")[2].strip().replace("\n", " "), columns, cells)
     both = {row["net"]: row["luts"] for row in rows if row["family"] == given.families[0]}
     if {"digits", PRUNED} <= set(both):  # of digits the last row: at the pruned one's pace
         record(NAME, both["digits"] / both[PRUNED], "times the LUTs of digits, pruned, at the same pace")
 
 
-def quantized(net: str, cache: Path, folder: Path) -> tuple[Any, float]:
-    """Return a network as a fixed-point graph, and its accuracy."""
+def quantized(net: str, cache: Path, folder: Path) -> tuple[Any, float, Any]:
+    """Return a network as a fixed-point graph, its accuracy, and test samples in LSBs."""
+    made, data = build(net, cache, folder)
+    graph = fixed(qonnx_graph.load(made.onnx_path))
+    return graph, made.accuracy, inputs_lsb(graph, [data.test[0][:FRAMES]])
+
+
+def build(net: str, cache: Path, folder: Path) -> tuple[Any, Any]:
+    """Return a network after `flow.quantize`, and its data."""
+    if net in SMALL:
+        return small(net, folder)
     model, data = network(net.removesuffix("-pruned"), cache)
     example = torch.from_numpy(data.train[0][:2])
+    options: dict[str, Any] = {"epochs": 0}
     if net == PRUNED:
         model = flow.prune(model, example, data=data, pruning_ratio=0.7, twt=1.0, epochs=200).model
-    small = flow.simplify(model, example).model
-    epochs = 20 if net == PRUNED else 0
-    made = flow.quantize(small, example, out=folder, data=data, epochs=epochs)
-    return fixed(qonnx_graph.load(made.onnx_path)), made.accuracy
+        options = {"epochs": 20}
+    elif net == "jets-pruned":
+        model = flow.prune(model, example, pruning_ratio=0.5, global_pruning=False).model
+    elif net == "lenet5-pruned":
+        goal = {"budget": {"macs": 250_000}, "schedule": "cubic", "epochs": 20, "batch_size": 256}
+        model = flow.prune(model, example, data=data, twt=1.0, **goal).model
+        options = {"weight_bits": 4, "activation_bits": 4, "epochs": 6, "batch_size": 256}
+    simple = flow.simplify(model, example).model
+    return flow.quantize(simple, example, out=folder, data=data, **options), data
+
+
+def small(net: str, folder: Path) -> tuple[Any, Any]:
+    """Return a network of a conv and a dense layer for MNIST, trained here, after `flow.quantize`."""
+    filters, stride, weight_bits, activation_bits, input_bits = SMALL[net]
+    data = data_for("mnist")
+    side = (28 - 5) // stride + 1
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, filters, 5, stride), nn.ReLU(), nn.Flatten(), nn.Linear(filters * side**2, 10))
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    x, y = (torch.from_numpy(part) for part in data.train)
+    for _ in range(8):
+        for chosen in torch.randperm(len(y)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits, "input_bits": input_bits}
+    options = {"epochs": 30, "batch_size": 128, "learning_rate": 2e-3}
+    return flow.quantize(model.eval(), x[:2], out=folder, data=data, **bits, **options), data
 
 
 def measured(
-    net: str, graph: Any, accuracy: float, family: str, pace: int | None, folder: Path
+    net: str, graph: Any, accuracy: float, frames: Any, family: str, pace: int | None, folder: Path
 ) -> dict[str, Any]:
-    """Return what yosys says of a network for a family of chips."""
-    design = lower(graph, folder / f"rtl-{net}-{pace}", module="net", interval_cycles=pace)
+    """Return what yosys says of a network for a family of chips, after a simulation of its Verilog."""
+    place = folder / f"rtl-{net}-{family}-{pace}"
+    inputs = FAMILIES[family].lut_inputs
+    design = lower(graph, place, module="net", interval_cycles=pace, lut_inputs=inputs)
+    simulated = emulate_rtl(graph, design, frames, place / "simulation")
     yosys = Yosys(FAMILIES[family], folder / f"{net}-{family}-{pace}", None, cache=folder / "netlists")
     start = time.perf_counter()
     used = total(FAMILIES[family], yosys.stages(design))
@@ -93,7 +147,8 @@ def measured(
         "net": net,
         "family": family,
         "accuracy": accuracy,
-        "interval": design.interval_cycles,
+        "interval": simulated.interval_cycles,
+        "latency": simulated.latency_cycles,
         "seconds": time.perf_counter() - start,
         **vars(used),
     }

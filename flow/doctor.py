@@ -11,6 +11,7 @@ from flow.errors import ConfigError
 from flow.plan import find, program_version
 from flow.resources import data_folder
 from flow.store import write_atomically
+from flow.toolchains.open import xc7
 
 _OPEN = "optional; pip install prune2bit[open]"
 _PROGRAMS = {
@@ -21,6 +22,9 @@ _PROGRAMS = {
     "nextpnr-ecp5": "synthesize --toolchain open: in place of the wheel, and faster (optional)",
     "nextpnr-ice40": "the same for the iCE40 (optional)",
     "nextpnr-himbaechel": "the same for Gowin (optional)",
+    "nextpnr-xilinx": "synthesize --toolchain open --board pynq-z2: places for the Zynq-7000 (optional)",
+    "fasm2frames": "the same: frames of the bitstream, of prjxray (optional)",
+    "xc7frames2bit": "the same: the bitstream, of prjxray (optional)",
     "openFPGALoader": "deploy: writes a bitstream to a board (optional)",
 }
 _PACKAGES = {
@@ -60,6 +64,10 @@ def tools() -> list[dict[str, Any]]:
             rows.append({"name": name, "version": found.version, "path": where, "use": use})
         except PackageNotFoundError:
             rows.append({"name": name, "version": None, "path": None, "use": use})
+    for name, folder in xc7.databases(boards.load("pynq-z2").part).items():
+        looked = ", ".join(map(str, xc7.folders(name)))
+        use = f"database for nextpnr-xilinx (optional; looked for in {looked}; {name} names another folder)"
+        rows.append({"name": name, "version": None, "path": str(folder) if folder else None, "use": use})
     found_finn = finn.installed()
     version, python = found_finn or (None, None)
     use = (

@@ -19,6 +19,7 @@ from flow.resources import data_folder
 from flow.types import Command, Plan
 
 _LINT = ("-Wall", "-Wno-DECLFILENAME", "-Wno-UNUSEDPARAM", "-Wno-UNUSEDSIGNAL", "-Wno-PINCONNECTEMPTY")
+_QUIET = ("-Wno-lint", "-Wno-fatal", "-Wno-SPECIFYIGN")
 _HUNG, _SURPLUS = 3, 4
 """What the bench exits with when the clocks are used up, and when an output gives too many beats."""
 
@@ -100,7 +101,7 @@ class Simulation:
         self.parameters = dict(parameters or {})
         self.data = dict(data or {})
         self.axis, self.trace, self.vcd = axis, trace, vcd
-        self.warnings = _LINT if lint else ("-Wno-lint", "-Wno-fatal", "-Wno-SPECIFYIGN")
+        self.warnings = _LINT if lint else _QUIET
         self.options = tuple(options)
         self.timeout_s = timeout_s
         self.objects = Objects(cache)
@@ -245,6 +246,63 @@ class Simulation:
                 _switch("bool is_last(Top &top, int i)", made, last),
             )
         )
+
+
+class TimedSimulation:
+    """A top module without inputs that drives itself, with delays, until ``$finish``; built and run in ``folder``.
+
+    Args:
+        sources: Verilog files; the first module of a name is taken.
+        top: the top module.
+        folder: made if it is missing.
+        options: more of Verilator's.
+        timeout_s: limit for each program.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Path],
+        top: str,
+        folder: Path,
+        *,
+        options: Sequence[str] = (),
+        timeout_s: float = 1800,
+    ) -> None:
+        self.sources, self.top, self.folder = tuple(sources), top, folder.resolve()
+        self.options, self.timeout_s = tuple(options), timeout_s
+
+    def build(self) -> None:
+        """Compile.
+
+        Raises:
+            ToolError: Verilator or the C++ compiler is missing or fails.
+        """
+        root = require()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        argv = (
+            *(str(root / "bin" / "verilator_bin"), "--binary", "--timing", "--top-module", self.top, *_QUIET),
+            *("--prefix", "Vtop", "-Mdir", "obj_dir", "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"),
+            *("-CFLAGS", "-std=c++20", "-CFLAGS", "-fcoroutines", *self.options),
+            *("--build-jobs", str(len(os.sched_getaffinity(0)))),
+        )
+        command = Command((*argv, *(str(path.resolve()) for path in self.sources)), "verilator.log")
+        plan.run(
+            Plan({}, (command,), ("obj_dir/Vtop",)),
+            self.folder,
+            subject="simulate",
+            timeout_s=self.timeout_s,
+            env={"VERILATOR_ROOT": str(root)},
+        )
+
+    def run(self, product: str) -> None:
+        """Run until the end; it must write the file ``product``.
+
+        Raises:
+            ToolError: it fails, or stops with ``$fatal``.
+        """
+        (self.folder / product).unlink(missing_ok=True)
+        command = Command((str(self.folder / "obj_dir" / "Vtop"),), "run.log")
+        plan.run(Plan({}, (command,), (product,)), self.folder, subject="simulate", timeout_s=self.timeout_s)
 
 
 def _switch(head: str, ports: Sequence[str], statement: str) -> str:

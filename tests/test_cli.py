@@ -59,7 +59,16 @@ def test_help_loads_no_heavy_library() -> None:
 def test_boards_are_listed_with_their_resources() -> None:
     done = flow("boards")
     line = next(line for line in done.stdout.splitlines() if line.startswith("pynq-z2"))
-    assert line.split() == ["pynq-z2", "xc7z020clg400-1", "53,200", "106,400", "220", "5,040", "vitis"]
+    assert line.split() == [
+        "pynq-z2",
+        "xc7z020clg400-1",
+        "53,200",
+        "106,400",
+        "220",
+        "5,040",
+        "vitis,",
+        "open",
+    ]
 
 
 def test_boards_are_listed_for_machines() -> None:

@@ -23,7 +23,7 @@ from flow.lsb import inputs_lsb, read_golden
 from flow.objects import digest
 from flow.resources import data_folder
 from flow.store import write_atomically
-from flow.toolchains.open import board_top, place, tools
+from flow.toolchains.open import board_top, place, tools, xc7, zynq
 from flow.toolchains.open.families import Family, family_of
 from flow.toolchains.open.netlist import check_netlist
 from flow.toolchains.open.pieces import Piece, Yosys, total
@@ -38,14 +38,18 @@ _NAMES = {"luts": "LUTs", "flip_flops": "flip-flops", "dsps": "DSP slices", "bra
 
 
 def check(board: Board) -> None:
-    """Refuse a board that has no open place and route, and missing programs."""
-    if not board.fpga:
-        raise UnsupportedError(
-            f"synthesize: board {board.name!r} must have a table [fpga] for the open toolchain, not only [ps]; choose "
-            "another board"
-        )
+    """Refuse a board that has no open road, and missing programs."""
     family_of(board)
-    tools.require(place.programs(board))
+    if not board.fpga and not _zynq(board):
+        raise UnsupportedError(
+            f"synthesize: board {board.name!r} must have a Zynq-7000 or a table [fpga] for the open toolchain, not "
+            "another processor; choose another board"
+        )
+    tools.require(("yosys",) if _zynq(board) else place.programs(board))
+
+
+def _zynq(board: Board) -> bool:
+    return board.ps.get("type") == "zynq7000"
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def build(
     """Synthesize, prove, place and pack; see `flow.synthesize.synthesize`.
 
     ``out`` then holds ``rtl/``, ``netlist.json``, ``layers.json``, the bitstream, ``report.json``, the logs, and what
-    `flow deploy` reads: ``link.json`` and ``golden.npz``.
+    `flow deploy` reads: ``link.json`` and ``golden.npz``. For a Zynq-7000 it ends with the netlist where the programs
+    that place it, or their databases, are missing.
     """
     out.mkdir(parents=True, exist_ok=True)
     graph = lower(qonnx_graph.load(design.onnx_path))
@@ -90,13 +95,25 @@ def build(
         _check_room(rtl, family, made, board)
         if netlist_frames:
             progress(1, _STEPS, f"simulating {netlist_frames} frames of the netlist (Verilator)")
-            _prove(rtl, graph, yosys, made, out / "golden.npz", netlist_frames)
+            prove = _prove_board if _zynq(board) else _prove
+            prove(rtl, graph, yosys, made, out / "golden.npz", netlist_frames)
         yosys.joined(board_top.TOP, made.all, out, writes=(f"write_json {place.NETLIST}",))
         dense = _dense(dense_onnx, rtl, yosys, progress) if dense_onnx else {}
     _write_layers(rtl, family, made, dense, out)
     progress(2, _STEPS, "placing and routing (nextpnr; its first call takes a minute more)")
-    path = plan.run(place.place_plan(board, place_seed), out, subject="synthesize", timeout_s=timeout_s)[0]
-    report = place.read_report(out / place.REPORT, board)
+    if _zynq(board):
+        if absent := xc7.missing(board):
+            progress(_STEPS, _STEPS, f"netlist written; {', '.join(absent)} not found")
+            return Bitstream(None, None, out, "flow synthesize", absent)
+        path = plan.run(
+            xc7.place_plan(board, place.NETLIST, place_seed), out, subject="synthesize", timeout_s=timeout_s
+        )[0]
+        report = xc7.read_log(out / xc7.LOG, board, total(family, made.all))
+    else:
+        path = plan.run(place.place_plan(board, place_seed), out, subject="synthesize", timeout_s=timeout_s)[
+            0
+        ]
+        report = place.read_report(out / place.REPORT, board)
     if report.slack_ns is None or report.slack_ns < 0:
         path.unlink()
         raise ToolError(
@@ -113,11 +130,14 @@ def _synthesized(rtl: RtlDesign, board: Board, yosys: Yosys, progress: Progress)
 
     stages = yosys.stages(rtl, told)
     top = (rtl.folder / f"{rtl.top}.sv").read_text(encoding="utf-8")
-    text = board_top.board_top(rtl, board, design_id(rtl, board))
+    make, library = (
+        (zynq.zynq_top, zynq.LIBRARY) if _zynq(board) else (board_top.board_top, board_top.LIBRARY)
+    )
+    text = make(rtl, board, design_id(rtl, board))
     return _Synthesized(
         stages,
         network_piece(rtl, yosys),
-        yosys.piece(board_top.TOP, text, _library(*board_top.LIBRARY), {}, boxes=top, pads=True),
+        yosys.piece(board_top.TOP, text, _library(*library), {}, boxes=top, pads=True),
     )
 
 
@@ -151,6 +171,20 @@ def _prove(
         samples = [arrays["inputs"][:frames]]
     netlist, work, limit = yosys.folder / "netlist.v", yosys.folder / "simulation", yosys.timeout_s or 1800
     check_netlist(rtl, yosys.family, netlist, graph, samples, work, limit)
+
+
+def _prove_board(
+    rtl: RtlDesign, graph: FixedGraph, yosys: Yosys, made: _Synthesized, golden: Path, frames: int
+) -> None:
+    """Simulate the board's whole netlist behind the processor on the first golden samples."""
+    folder = yosys.folder / "board"
+    folder.mkdir()
+    yosys.joined(board_top.TOP, made.all, folder, writes=("write_verilog -noattr netlist.v",))
+    limit = yosys.timeout_s or 1800
+    simulation = zynq.simulated(yosys.family, folder / "netlist.v", folder / "simulation", limit)
+    simulation.build()
+    with np.load(golden) as arrays:
+        zynq.check_board(simulation, rtl, graph, arrays["inputs"][:frames])
 
 
 def _check_room(rtl: RtlDesign, family: Family, made: _Synthesized, board: Board) -> None:
@@ -230,7 +264,7 @@ def link_facts(rtl: RtlDesign, board: Board) -> dict[str, Any]:
         "design_id": design_id(rtl, board),
         "board": board.name,
         "clock_hz": board_top.clock_hz(board),
-        "baud": board.fpga["baud"],
+        "baud": board.fpga.get("baud"),
         "input": _port(rtl.circuit.inputs[0]),
         "output": _port(rtl.circuit.outputs[0]),
     }

@@ -34,6 +34,8 @@ module flow_mvau #(
     localparam int A_BITS = IN_WIDTH + (IN_SIGNED != 0 ? 0 : 1);  // as signed numbers, and no bit more: a product's register
     localparam int B_BITS = WEIGHT_WIDTH + (WEIGHT_SIGNED != 0 ? 0 : 1);  // must not be wider than the product
     localparam int PW = A_BITS + B_BITS;
+    localparam int FULL = PW + $clog2(SIMD);  // of a sum of products; a register with copies of its sign above it is one that
+    localparam int TW = FULL < OUT_WIDTH ? FULL : OUT_WIDTH;  // yosys' xilinx_dsp loses them of
 
     logic [PE*SIMD*WEIGHT_WIDTH-1:0] weights [0:WORDS-1];
     initial $readmemh(WEIGHTS, weights);
@@ -109,7 +111,8 @@ module flow_mvau #(
     generate
         for (p = 0; p < PE; p = p + 1) begin : g_pe
             logic signed [SIMD*PW-1:0] products;
-            logic signed [OUT_WIDTH-1:0] tree, sum, total, so_far;
+            logic signed [TW-1:0] tree, sum;
+            logic signed [OUT_WIDTH-1:0] total, so_far, next;
             for (i = 0; i < SIMD; i = i + 1) begin : g_simd
                 logic signed [A_BITS-1:0] a;
                 logic signed [B_BITS-1:0] b;
@@ -119,15 +122,16 @@ module flow_mvau #(
             end
             always_comb begin
                 tree = 0;
-                for (int k = 0; k < SIMD; k++) tree = tree + OUT_WIDTH'($signed(products[k*PW+:PW]));
+                for (int k = 0; k < SIMD; k++) tree = tree + TW'($signed(products[k*PW+:PW]));
             end
             always_ff @(posedge clk) if (enable) sum <= tree;
             assign so_far = first[3] ? 0 : total;
-            always_ff @(posedge clk) if (enable && valid[3]) total <= so_far + sum;
+            assign next = so_far + OUT_WIDTH'(sum);
+            always_ff @(posedge clk) if (enable && valid[3]) total <= next;
             always_ff @(posedge clk)
                 if (enable && valid[3] && final_[3])
                     out_data[p*OUT_WIDTH+:OUT_WIDTH] <=
-                        ((so_far + sum) <<< PRODUCT_SHIFT) + $signed(bias[p*OUT_WIDTH+:OUT_WIDTH]);
+                        (next <<< PRODUCT_SHIFT) + $signed(bias[p*OUT_WIDTH+:OUT_WIDTH]);
         end
     endgenerate
 

@@ -112,6 +112,7 @@ FAMILIES = {
         "xc7",
         "synth_xilinx -family xc7 -flatten",
         _XILINX_CELLS,
+        "xilinx/cells_sim.v",
         pads="-noiopad -noclkbuf",
         lut_inputs=6,
     ),

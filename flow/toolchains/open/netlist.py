@@ -65,25 +65,30 @@ def check_netlist(
 
 def simulated(design: RtlDesign, family: Family, netlist: Path, folder: Path, timeout_s: float) -> Simulation:
     """Return the simulation of a netlist; its ports are the RTL's."""
-    package = find_spec("pyosys")
-    assert package is not None
-    assert package.origin is not None
-    cells = Path(package.origin).parent / "share" / family.models
-    own = data_folder("hls_templates") / "verilog" / "models" / f"{family.name}.v"
+    models, options = cell_models(family)
     return Simulation(
-        (netlist, *([own] if own.is_file() else []), cells),  # the first module of a name is taken
+        (netlist, *models),
         design.top,
         folder,
         inputs=axis_ports(design.circuit.inputs, "s_axis"),
         outputs=axis_ports(design.circuit.outputs, "m_axis"),
         axis=True,
         lint=False,
-        options=(
-            f"-I{cells.parent}",
-            f"-DPYOSYS_{version('pyosys').replace('.', '_')}",
-            *family.defines,
-            "-CFLAGS",
-            "-O0",
-        ),
+        options=options,
         timeout_s=timeout_s,
     )
+
+
+def cell_models(family: Family) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return what a family's cells compute, to stand behind a netlist, and the options that it needs of Verilator.
+
+    Where a cell is modelled twice the first one is taken: ours.
+    """
+    package = find_spec("pyosys")
+    assert package is not None
+    assert package.origin is not None
+    cells = Path(package.origin).parent / "share" / family.models
+    models = data_folder("hls_templates") / "verilog" / "models"
+    own = [path for path in (models / "block_ram.v", models / f"{family.name}.v") if path.is_file()]
+    options = (f"-I{cells.parent}", f"-DPYOSYS_{version('pyosys').replace('.', '_')}", *family.defines)
+    return (*own, cells), (*options, "-CFLAGS", "-O0")

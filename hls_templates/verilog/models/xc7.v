@@ -1,0 +1,185 @@
+// What the block RAMs of the 7 series compute, in the modes that yosys uses; yosys' own cells_sim.v has the other cells.
+// Anything else stops the simulation.
+
+`define FLOW_WIDTH7(W) ((W) < 8 ? (W) : (W) / 9 * 8)
+`define FLOW_MODE7(M) ((M) == "READ_FIRST" ? 0 : (M) == "WRITE_FIRST" ? 1 : 2)
+
+module RAMB18E1 #(
+    parameter RAM_MODE = "TDP", WRITE_MODE_A = "WRITE_FIRST", WRITE_MODE_B = "WRITE_FIRST", SIM_DEVICE = "7SERIES",
+    parameter RDADDR_COLLISION_HWCONFIG = "DELAYED_WRITE",
+    parameter integer READ_WIDTH_A = 0, READ_WIDTH_B = 0, WRITE_WIDTH_A = 0, WRITE_WIDTH_B = 0, DOA_REG = 0, DOB_REG = 0,
+    parameter [17:0] INIT_A = 0, INIT_B = 0, SRVAL_A = 0, SRVAL_B = 0,
+    parameter [255:0] `FLOW_ZEROS(INIT_0), `FLOW_ZEROS(INIT_1), `FLOW_ZEROS(INIT_2), `FLOW_ZEROS(INIT_3),
+    parameter [255:0] INITP_00 = 0, INITP_01 = 0, INITP_02 = 0, INITP_03 = 0, INITP_04 = 0, INITP_05 = 0, INITP_06 = 0,
+        INITP_07 = 0
+) (
+    input CLKARDCLK, CLKBWRCLK, ENARDEN, ENBWREN, REGCEAREGCE, REGCEB, RSTRAMARSTRAM, RSTRAMB, RSTREGARSTREG, RSTREGB,
+    input [13:0] ADDRARDADDR, ADDRBWRADDR,
+    input [15:0] DIADI, DIBDI,
+    input [1:0] DIPADIP, DIPBDIP,
+    input [1:0] WEA,
+    input [3:0] WEBWE,
+    output [15:0] DOADO, DOBDO,
+    output [1:0] DOPADOP, DOPBDOP
+);
+    localparam [16383:0] DATA = {`FLOW_DOWN(INIT_3), `FLOW_DOWN(INIT_2), `FLOW_DOWN(INIT_1), `FLOW_DOWN(INIT_0)};
+    localparam [2047:0] PARITY = {INITP_07, INITP_06, INITP_05, INITP_04, INITP_03, INITP_02, INITP_01, INITP_00};
+    function [18431:0] together(input [16383:0] data, input [2047:0] parity);
+        integer i;
+        for (i = 0; i < 2048; i = i + 1) together[i*9+:9] = {parity[i], data[i*8+:8]};
+    endfunction
+    wire [71:0] a_in, b_in, a_out, b_out;
+    wire [63:0] wide_in;
+    wire [7:0] wide_parity;
+    assign wide_in = 64'(WRITE_WIDTH_B == 36 ? {DIBDI, DIADI} : {16'd0, DIBDI});
+    assign wide_parity = 8'(WRITE_WIDTH_B == 36 ? {DIPBDIP, DIPADIP} : {2'd0, DIPBDIP});
+    genvar k;
+    generate
+        for (k = 0; k < 8; k = k + 1) begin : g_bytes
+            assign b_in[k*9+:9] = {wide_parity[k], wide_in[k*8+:8]};
+            if (k < 2) begin : g_own
+                assign a_in[k*9+:9] = {DIPADIP[k], DIADI[k*8+:8]};
+                assign {DOPADOP[k], DOADO[k*8+:8]} = a_out[k*9+:9];
+                assign {DOPBDOP[k], DOBDO[k*8+:8]} = READ_WIDTH_A == 36 ? a_out[(k+2)*9+:9] : b_out[k*9+:9];
+            end else begin : g_none
+                assign a_in[k*9+:9] = 0;
+            end
+        end
+    endgenerate
+    initial
+        if (DOA_REG != 0 || DOB_REG != 0 || INIT_A != 0 || INIT_B != 0 || SRVAL_A != 0 || SRVAL_B != 0)
+            $fatal(1, "RAMB18E1: registers, initial values and cascades of its outputs are not modelled");
+    flow_block_ram #(
+        .BYTES(2048), .A_READ(`FLOW_WIDTH7(READ_WIDTH_A)), .A_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_A)),
+        .B_READ(`FLOW_WIDTH7(READ_WIDTH_B)), .B_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_B)),
+        .A_MODE(`FLOW_MODE7(WRITE_MODE_A)), .B_MODE(`FLOW_MODE7(WRITE_MODE_B)), .COLLIDES(WRITE_MODE_B != "READ_FIRST"),
+        .INIT(together(DATA, PARITY))
+    ) memory (
+        .clk(CLKARDCLK), .a_enable(ENARDEN), .a_reset(RSTRAMARSTRAM), .a_at(16'(ADDRARDADDR)), .a_in(a_in), .a_out(a_out),
+        .a_write(8'(WEA)), .b_enable(ENBWREN), .b_reset(RSTRAMB), .b_at(16'(ADDRBWRADDR)), .b_in(b_in), .b_out(b_out),
+        .b_write(8'(WEBWE))
+    );
+endmodule
+
+module RAMB36E1 #(
+    parameter RAM_MODE = "TDP", WRITE_MODE_A = "WRITE_FIRST", WRITE_MODE_B = "WRITE_FIRST", SIM_DEVICE = "7SERIES",
+    parameter RDADDR_COLLISION_HWCONFIG = "DELAYED_WRITE",
+    parameter RAM_EXTENSION_A = "NONE", RAM_EXTENSION_B = "NONE",
+    parameter integer READ_WIDTH_A = 0, READ_WIDTH_B = 0, WRITE_WIDTH_A = 0, WRITE_WIDTH_B = 0, DOA_REG = 0, DOB_REG = 0,
+    parameter [35:0] INIT_A = 0, INIT_B = 0, SRVAL_A = 0, SRVAL_B = 0,
+    parameter [255:0] `FLOW_ZEROS(INIT_0), `FLOW_ZEROS(INIT_1), `FLOW_ZEROS(INIT_2), `FLOW_ZEROS(INIT_3),
+        `FLOW_ZEROS(INIT_4), `FLOW_ZEROS(INIT_5), `FLOW_ZEROS(INIT_6), `FLOW_ZEROS(INIT_7),
+    parameter [255:0] `FLOW_ZEROS(INITP_0)
+) (
+    input CLKARDCLK, CLKBWRCLK, ENARDEN, ENBWREN, REGCEAREGCE, REGCEB, RSTRAMARSTRAM, RSTRAMB, RSTREGARSTREG, RSTREGB,
+    input [15:0] ADDRARDADDR, ADDRBWRADDR,
+    input [31:0] DIADI, DIBDI,
+    input [3:0] DIPADIP, DIPBDIP,
+    input [3:0] WEA,
+    input [7:0] WEBWE,
+    input CASCADEINA, CASCADEINB, INJECTDBITERR, INJECTSBITERR,
+    output CASCADEOUTA, CASCADEOUTB, DBITERR, SBITERR,
+    output [7:0] ECCPARITY,
+    output [8:0] RDADDRECC,
+    output [31:0] DOADO, DOBDO,
+    output [3:0] DOPADOP, DOPBDOP
+);
+    localparam [32767:0] DATA = {`FLOW_DOWN(INIT_7), `FLOW_DOWN(INIT_6), `FLOW_DOWN(INIT_5), `FLOW_DOWN(INIT_4), `FLOW_DOWN(INIT_3), `FLOW_DOWN(INIT_2), `FLOW_DOWN(INIT_1), `FLOW_DOWN(INIT_0)};
+    localparam [4095:0] PARITY = {`FLOW_DOWN(INITP_0)};
+    function [36863:0] together(input [32767:0] data, input [4095:0] parity);
+        integer i;
+        for (i = 0; i < 4096; i = i + 1) together[i*9+:9] = {parity[i], data[i*8+:8]};
+    endfunction
+    wire [71:0] a_in, b_in, a_out, b_out;
+    wire [63:0] wide_in;
+    wire [7:0] wide_parity;
+    assign wide_in = 64'(WRITE_WIDTH_B == 72 ? {DIBDI, DIADI} : {32'd0, DIBDI});
+    assign wide_parity = 8'(WRITE_WIDTH_B == 72 ? {DIPBDIP, DIPADIP} : {4'd0, DIPBDIP});
+    genvar k;
+    generate
+        for (k = 0; k < 8; k = k + 1) begin : g_bytes
+            assign b_in[k*9+:9] = {wide_parity[k], wide_in[k*8+:8]};
+            if (k < 4) begin : g_own
+                assign a_in[k*9+:9] = {DIPADIP[k], DIADI[k*8+:8]};
+                assign {DOPADOP[k], DOADO[k*8+:8]} = a_out[k*9+:9];
+                assign {DOPBDOP[k], DOBDO[k*8+:8]} = READ_WIDTH_A == 72 ? a_out[(k+4)*9+:9] : b_out[k*9+:9];
+            end else begin : g_none
+                assign a_in[k*9+:9] = 0;
+            end
+        end
+    endgenerate
+    initial
+        if (DOA_REG != 0 || DOB_REG != 0 || INIT_A != 0 || INIT_B != 0 || SRVAL_A != 0 || SRVAL_B != 0 || RAM_EXTENSION_A != "NONE" || RAM_EXTENSION_B != "NONE")
+            $fatal(1, "RAMB36E1: registers, initial values and cascades of its outputs are not modelled");
+    flow_block_ram #(
+        .BYTES(4096), .A_READ(`FLOW_WIDTH7(READ_WIDTH_A)), .A_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_A)),
+        .B_READ(`FLOW_WIDTH7(READ_WIDTH_B)), .B_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_B)),
+        .A_MODE(`FLOW_MODE7(WRITE_MODE_A)), .B_MODE(`FLOW_MODE7(WRITE_MODE_B)), .COLLIDES(WRITE_MODE_B != "READ_FIRST"),
+        .INIT(together(DATA, PARITY))
+    ) memory (
+        .clk(CLKARDCLK), .a_enable(ENARDEN), .a_reset(RSTRAMARSTRAM), .a_at({1'b0, ADDRARDADDR[14:0]}), .a_in(a_in), .a_out(a_out),
+        .a_write(8'(WEA)), .b_enable(ENBWREN), .b_reset(RSTRAMB), .b_at({1'b0, ADDRBWRADDR[14:0]}), .b_in(b_in), .b_out(b_out),
+        .b_write(8'(WEBWE))
+    );
+endmodule
+
+// 25 x 18 bits, signed; what the ALU adds to the product: nothing, PCIN, C or P.
+module DSP48E1 #(
+    parameter A_INPUT = "DIRECT", B_INPUT = "DIRECT", USE_DPORT = "FALSE", USE_MULT = "MULTIPLY", USE_SIMD = "ONE48",
+    parameter integer ACASCREG = 1, ADREG = 1, ALUMODEREG = 1, AREG = 1, BCASCREG = 1, BREG = 1, CARRYINREG = 1,
+        CARRYINSELREG = 1, CREG = 1, DREG = 1, INMODEREG = 1, MREG = 1, OPMODEREG = 1, PREG = 1
+) (
+    input signed [29:0] A,
+    input signed [17:0] B,
+    input signed [47:0] C, PCIN,
+    input [29:0] ACIN,
+    input [17:0] BCIN,
+    input [24:0] D,
+    input [6:0] OPMODE,
+    input [4:0] INMODE,
+    input [3:0] ALUMODE,
+    input [2:0] CARRYINSEL,
+    input CLK, CARRYIN, CARRYCASCIN, MULTSIGNIN, CEA1, CEA2, CEAD, CEALUMODE, CEB1, CEB2, CEC, CECARRYIN, CECTRL, CED,
+        CEINMODE, CEM, CEP, RSTA, RSTALLCARRYIN, RSTALUMODE, RSTB, RSTC, RSTCTRL, RSTD, RSTINMODE, RSTM, RSTP,
+    output signed [47:0] P, PCOUT,
+    output [29:0] ACOUT,
+    output [17:0] BCOUT,
+    output [3:0] CARRYOUT,
+    output CARRYCASCOUT, MULTSIGNOUT, OVERFLOW, UNDERFLOW, PATTERNBDETECT, PATTERNDETECT
+);
+    reg signed [24:0] a_1 = 0, a_2 = 0;
+    reg signed [17:0] b_1 = 0, b_2 = 0;
+    reg signed [47:0] c_1 = 0, p_1 = 0;
+    reg signed [42:0] m_1 = 0;
+    wire signed [24:0] a = AREG == 0 ? A[24:0] : a_2;
+    wire signed [17:0] b = BREG == 0 ? B : b_2;
+    wire signed [42:0] m = MREG == 0 ? 43'(a) * 43'(b) : m_1;
+    wire signed [47:0] c = CREG == 0 ? C : c_1;
+    wire signed [47:0] z = OPMODE[6:4] == 1 ? PCIN : OPMODE[6:4] == 2 ? p_1 : OPMODE[6:4] == 3 ? c : 48'd0;
+    wire signed [47:0] sum = z + 48'(m);
+    assign P = PREG == 0 ? sum : p_1;
+    assign PCOUT = P;
+    always @(posedge CLK) begin
+        if (RSTA) {a_1, a_2} <= 0;
+        else begin
+            if (CEA1) a_1 <= A[24:0];
+            if (CEA2) a_2 <= AREG == 2 ? a_1 : A[24:0];
+        end
+        if (RSTB) {b_1, b_2} <= 0;
+        else begin
+            if (CEB1) b_1 <= B;
+            if (CEB2) b_2 <= BREG == 2 ? b_1 : B;
+        end
+        if (RSTC) c_1 <= 0;
+        else if (CEC) c_1 <= C;
+        if (RSTM) m_1 <= 0;
+        else if (CEM) m_1 <= 43'(a) * 43'(b);
+        if (RSTP) p_1 <= 0;
+        else if (CEP) p_1 <= sum;
+    end
+    always @(posedge CLK)
+        if (A_INPUT != "DIRECT" || B_INPUT != "DIRECT" || USE_DPORT != "FALSE" || USE_MULT != "MULTIPLY" || USE_SIMD != "ONE48"
+            || OPMODE[3:0] != 5 || OPMODE[6:4] > 3 || ALUMODE != 0 || INMODE != 0 || CARRYINSEL != 0 || CARRYIN
+            || OPMODEREG != 0 || INMODEREG != 0 || ALUMODEREG != 0)
+            $fatal(1, "DSP48E1: such a use of it is not modelled");
+endmodule
