@@ -137,8 +137,8 @@ def measured(
 ) -> dict[str, Any]:
     """Return what yosys says of a network for a family of chips, after a simulation of its Verilog."""
     place = folder / f"rtl-{net}-{family}-{pace}"
-    inputs = FAMILIES[family].lut_inputs
-    design = lower(graph, place, module="net", interval_cycles=pace, lut_inputs=inputs)
+    chip = {"lut_inputs": FAMILIES[family].lut_inputs, "multiplier_bits": FAMILIES[family].multiplier_bits}
+    design = lower(graph, place, module="net", interval_cycles=pace, **chip)
     simulated = emulate_rtl(graph, design, frames, place / "simulation")
     yosys = Yosys(FAMILIES[family], folder / f"{net}-{family}-{pace}", None, cache=folder / "netlists")
     start = time.perf_counter()

@@ -48,6 +48,7 @@ _FILLED = (
         "rtl_folder",
         "rtl_options",
         "lut_inputs",
+        "multiplier_bits",
         "dense_onnx",
         "folder",
         "module",

@@ -174,6 +174,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake(folder, "fasm2frames")
     fake(folder, "xc7frames2bit", "echo bits > flow.bit")
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(xc7.CHIPDB, str(chips))
     monkeypatch.setenv(xc7.PRJXRAY, str(tmp_path / "prjxray"))
     return folder

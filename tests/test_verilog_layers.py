@@ -241,6 +241,7 @@ def mvau(
     folds: tuple[int, int],
     weights: np.ndarray | None = None,
     vectors: np.ndarray | None = None,
+    packed: bool = False,
 ) -> Layer:
     """``folds``: of synapses and of neurons; ``weights``: (outputs, inputs)."""
     synapse, neuron = folds
@@ -259,7 +260,7 @@ def mvau(
     bits = signed_width(out)
     words = weights.reshape(neuron, pe, synapse, simd).swapaxes(1, 2).reshape(-1, pe * simd)
     parameters = types.parameters(bits) | {"SIMD": simd, "PE": pe, "SYNAPSE_FOLD": synapse}
-    parameters |= {"NEURON_FOLD": neuron, "WEIGHTS": f"{name}.hex"}
+    parameters |= {"NEURON_FOLD": neuron, "PACKED": int(packed), "WEIGHTS": f"{name}.hex"}
     data = {f"{name}.hex": memory(words, types.weight[0])}
     if types.biased:
         parameters |= {"BIASES": f"{name}_b.hex"}
@@ -325,6 +326,11 @@ SUMS = (
     mvau("mvau_bits", Types((1, False), (1, True), 5), 8, 3, (2, 2)),
     mvau("mvau_signs", Types((1, True), (1, True), biased=False), 3, 1, (3, 3)),
     mvau("mvau_wide", Types((24, True), (18, True), 11), 3, 2, (3, 2)),
+    mvau("mvau_packed", Types((8, True), (8, True)), 3, 4, (3, 2), packed=True),
+    mvau("mvau_packed_odd", Types((4, False), (6, True), 2), 2, 5, (3, 2), packed=True),
+    mvau("mvau_packed_unsigned", Types((8, False), (4, False)), 1, 2, (5, 1), packed=True),
+    mvau("mvau_packed_bits", Types((1, True), (1, True)), 4, 3, (2, 2), packed=True),
+    mvau("mvau_packed_one", Types((5, True), (3, True)), 2, 1, (3, 4), packed=True),
     mvau("mvau_cancelling", Types(biased=False), 1, 1, (6, 2), ZERO_ROWS, EQUAL),
     depthwise("depthwise_plain", Types(biased=False), 1, 1, 9),
     depthwise("depthwise_folded", Types((5, True), (7, True), 2), 3, 4, 9),

@@ -19,7 +19,7 @@ MULTIPLIERS = 176
 """80 % of the DSP slices of a PYNQ-Z2."""
 LUTS = 20_000
 """By estimate; about what nextpnr places in ten minutes."""
-LUT_INPUTS = 6
+LUT_INPUTS, MULTIPLIER_BITS = 6, 25
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def lower(
     multipliers: int = MULTIPLIERS,
     luts: int = LUTS,
     lut_inputs: int = LUT_INPUTS,
+    multiplier_bits: int = MULTIPLIER_BITS,
     adders: bool = True,
 ) -> RtlDesign:
     """Write the Verilog of a network and return it.
@@ -62,6 +63,7 @@ def lower(
         multipliers: that work at the same time at most, where that is possible.
         luts: at most, by estimate, where that is possible.
         lut_inputs: of the chip's LUTs, 6 or 4.
+        multiplier_bits: of its multipliers' wider side; narrow weights share one.
         adders: layers may be adders made for their weights, where that costs less than multipliers.
 
     Raises:
@@ -79,7 +81,7 @@ def lower(
     for name, value in {"interval_cycles": interval_cycles, "multipliers": multipliers, "luts": luts}.items():
         if value is not None and value < 1:
             raise ConfigError(f"lower: {name} must be at least 1, not {value}; leave it out")
-    chip = Chip(luts, multipliers, lut_inputs, adders)
+    chip = Chip(luts, multipliers, lut_inputs, multiplier_bits, adders)
     circuit = (
         within(graph, chip, interval_cycles, module)
         if interval_cycles is not None

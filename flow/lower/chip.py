@@ -33,7 +33,8 @@ def _patch(p: Sizes, bits: int) -> tuple[float, ...]:
 def _mvau(p: Sizes, bits: int) -> tuple[float, ...]:
     products, words = p["PE"] * p["SIMD"], p["SYNAPSE_FOLD"] * p["NEURON_FOLD"]
     weights = products * p["WEIGHT_WIDTH"] * words / _LUT_MEMORY_WORDS if words <= _LUT_MEMORY_WORDS else 0
-    return 1, bits, products * (p["IN_WIDTH"] + p["WEIGHT_WIDTH"]), weights
+    split = (p["PE"] // 2) * p["SIMD"] * (p["IN_WIDTH"] + p["WEIGHT_WIDTH"]) if p["PACKED"] else 0
+    return 1, bits, products * (p["IN_WIDTH"] + p["WEIGHT_WIDTH"]), weights, split
 
 
 def _adders(p: Sizes, bits: int) -> tuple[float, ...]:
@@ -52,7 +53,7 @@ RULES: dict[int, dict[str, tuple[float, ...]]] = {
     6: {
         "adders": (0.0, 0.52, 1.33),
         "flow_fifo": (11.32, 0.58, 0.5),
-        "flow_mvau": (90.0, 2.5, 0.3, 2.5),
+        "flow_mvau": (90.0, 2.5, 0.3, 2.5, 2.0),
         "flow_patch": (47.29, 1.47, 0.42),
         "flow_pool": (13.17, 1.48),
         "flow_rescale": (0.34, 0.27, 1.0),
@@ -63,7 +64,7 @@ RULES: dict[int, dict[str, tuple[float, ...]]] = {
     4: {
         "adders": (67.42, 0.78, 0.88),
         "flow_fifo": (14.16, 0.8, 2.54),
-        "flow_mvau": (118.0, 0.5, 3.3, 2.5),
+        "flow_mvau": (118.0, 0.5, 3.3, 2.5, 2.0),
         "flow_patch": (84.75, 2.27, 0.34),
         "flow_pool": (26.82, 2.13),
         "flow_rescale": (2.0, 0.5, 6.3),
@@ -90,12 +91,13 @@ def features(kind: str, sizes: Sizes, bits: int) -> tuple[float, ...]:
 class Chip:
     """What there is: ``luts`` and ``multipliers`` at most; ``inputs``: of a LUT, 6 or 4.
 
-    ``adders``: layers may be adders made for their weights.
+    ``multiplier_bits``: of a multiplier's wider side. ``adders``: layers may be adders made for their weights.
     """
 
     luts: int
     multipliers: int
     inputs: int = 6
+    multiplier_bits: int = 25
     adders: bool = True
 
     def holds(self, circuit: Circuit) -> bool:

@@ -44,6 +44,7 @@ def fold(
     arriving: int,
     lanes: int,
     name: str,
+    rows: int = 1,
 ) -> tuple[int, int]:
     """Return (SIMD, PE) of ``inputs`` x ``outputs`` products at ``positions`` positions: the fewest multipliers.
 
@@ -58,12 +59,13 @@ def fold(
         arriving: elements of the tensor that is read.
         lanes: elements a beat of the stream that is read.
         name: of the layer.
+        rows: outputs that share a multiplier.
 
     Raises:
         TooFastError: all channels and outputs at once are too few.
     """
     found = [
-        (simd * pe, max(simd, lanes) // math.gcd(simd, lanes), pe, simd)
+        (simd * math.ceil(pe / rows), max(simd, lanes) // math.gcd(simd, lanes), pe, simd)
         for simd in divisors(channels)
         for pe in divisors(outputs)
         if positions * (inputs // simd) * (outputs // pe) <= interval and arriving <= interval * simd

@@ -105,7 +105,14 @@ def _folded(
         arriving=math.prod(stream.shape),
         lanes=stream.lanes,
         name=node.name,
+        rows=_rows(node, stream, builder),
     )
+
+
+def _rows(node: g.Dense | g.Conv, stream: Stream, builder: Builder) -> int:
+    """Return how many outputs' products one multiplier makes: two where both fit into its wider side."""
+    a, b = (dtype.width + (not dtype.signed) for dtype in (stream.dtype, node.weight_dtype))
+    return 2 if a + 2 * b + 1 <= builder.chip.multiplier_bits else 1
 
 
 def _ungrouped(node: g.Conv, channels: int) -> np.ndarray:
@@ -134,12 +141,14 @@ def _engine(
     simd, dtype = stream.lanes, node.output.dtype
     outputs, inputs = weight.shape
     synapse, neuron = inputs // simd, outputs // pe
+    rows = _rows(node, stream, builder)
     words = weight.reshape(neuron, pe, synapse, simd).swapaxes(1, 2).reshape(-1, pe * simd)
     parameters = _products(node, stream, dtype) | {
         "SIMD": simd,
         "PE": pe,
         "SYNAPSE_FOLD": synapse,
         "NEURON_FOLD": neuron,
+        "PACKED": int(rows > 1),
     }
     return builder.stage(
         "flow_mvau",
@@ -149,7 +158,7 @@ def _engine(
         parameters,
         cycles=positions * synapse * neuron,
         held=held,
-        multipliers=simd * pe,
+        multipliers=simd * math.ceil(pe / rows),
         memories={"WEIGHTS": partial(memory, words, node.weight_dtype.width)} | _biases(node, pe),
     )
 

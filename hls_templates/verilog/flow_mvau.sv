@@ -3,7 +3,8 @@
 //
 // Word n * SYNAPSE_FOLD + s of WEIGHTS: at [(p * SIMD + i) * WEIGHT_WIDTH +: WEIGHT_WIDTH] the weight of row n * PE + p
 // for input s * SIMD + i. Word n of BIASES: PE biases of OUT_WIDTH bits. out = (sum << PRODUCT_SHIFT) + bias, modulo
-// 2^OUT_WIDTH. Four clocks from the last input of a row to its sum; memories are read by the clock (block RAM).
+// 2^OUT_WIDTH. With PACKED, two rows share a multiplier: (w1 * 2^PW + w0) x holds both products, PW bits each; the upper
+// one lacks the borrow of the lower one's sign. Four clocks from the last input of a row to its sum; memories are read by the clock (block RAM).
 module flow_mvau #(
     parameter int IN_WIDTH = 8,
     parameter int IN_SIGNED = 1,
@@ -15,6 +16,7 @@ module flow_mvau #(
     parameter int SYNAPSE_FOLD = 2,
     parameter int NEURON_FOLD = 2,
     parameter int PRODUCT_SHIFT = 0,
+    parameter int PACKED = 0,
     parameter WEIGHTS = "weights.hex",
     parameter BIASES = ""
 ) (
@@ -108,18 +110,35 @@ module flow_mvau #(
     endgenerate
 
     genvar p, i;
+    logic [PE*SIMD*PW-1:0] raw;  // a row's products side by side
     generate
-        for (p = 0; p < PE; p = p + 1) begin : g_pe
-            logic signed [SIMD*PW-1:0] products;
-            logic signed [TW-1:0] tree, sum;
-            logic signed [OUT_WIDTH-1:0] total, so_far, next;
+        for (p = 0; p < PE; p = p + 1) begin : g_products
             for (i = 0; i < SIMD; i = i + 1) begin : g_simd
                 logic signed [A_BITS-1:0] a;
                 logic signed [B_BITS-1:0] b;
                 assign a = A_BITS'(x[i*IN_WIDTH+:IN_WIDTH]);
                 assign b = B_BITS'(w[(p*SIMD+i)*WEIGHT_WIDTH+:WEIGHT_WIDTH]);
-                always_ff @(posedge clk) if (enable) products[i*PW+:PW] <= PW'(a) * PW'(b);
+                if (PACKED == 0 || (p == PE - 1 && PE % 2 == 1)) begin : g_one
+                    logic signed [PW-1:0] product;
+                    always_ff @(posedge clk) if (enable) product <= PW'(a) * PW'(b);
+                    assign raw[(p*SIMD+i)*PW+:PW] = product;
+                end else if (p % 2 == 0) begin : g_two
+                    logic signed [B_BITS-1:0] upper;
+                    logic signed [PW+B_BITS:0] packed_;
+                    logic signed [2*PW-1:0] products;
+                    assign upper = B_BITS'(w[((p+1)*SIMD+i)*WEIGHT_WIDTH+:WEIGHT_WIDTH]);
+                    assign packed_ = ((PW + B_BITS + 1)'(upper) <<< PW) + (PW + B_BITS + 1)'(b);
+                    always_ff @(posedge clk) if (enable) products <= (2 * PW)'(a) * (2 * PW)'(packed_);
+                    assign raw[(p*SIMD+i)*PW+:PW] = products[PW-1:0];
+                    assign raw[((p+1)*SIMD+i)*PW+:PW] = products[2*PW-1:PW] + PW'({1'b0, products[PW-1]});
+                end
             end
+        end
+        for (p = 0; p < PE; p = p + 1) begin : g_pe
+            logic signed [SIMD*PW-1:0] products;
+            logic signed [TW-1:0] tree, sum;
+            logic signed [OUT_WIDTH-1:0] total, so_far, next;
+            assign products = raw[p*SIMD*PW+:SIMD*PW];
             always_comb begin
                 tree = 0;
                 for (int k = 0; k < SIMD; k++) tree = tree + TW'($signed(products[k*PW+:PW]));

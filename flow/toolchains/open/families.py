@@ -23,7 +23,8 @@ class Family:
     ``cells``: what a cell takes: LUTs, flip-flops, DSP slices, bits of block RAM; cells that are not named take nothing
     that is counted (wide multiplexers, carry chains that share a LUT's place). ``models``: yosys' file of what its
     cells compute, read with ``defines``; empty where cells are missing from it and from ours. ``packing``: LUTs after
-    placement for each one before, measured. ``lut_inputs``: of a LUT.
+    placement for each one before, measured. ``lut_inputs``: of a LUT. ``multiplier_bits``:
+    of a DSP slice's wider side.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     pads: str = ""
     packing: float = 1.0
     lut_inputs: int = 4
+    multiplier_bits: int = 18
 
 
 def resources_of(cells: Mapping[str, Cost], counts: Mapping[str, int]) -> Resources:
@@ -87,6 +89,7 @@ FAMILIES = {
         },
         "ice40/cells_sim.v",
         ("-DNO_ICE40_DEFAULT_ASSIGNMENTS",),
+        multiplier_bits=16,
         packing=1.5,  # flip-flops without a LUT take its place, too
     ),
     "gowin": Family(
@@ -115,6 +118,7 @@ FAMILIES = {
         "xilinx/cells_sim.v",
         pads="-noiopad -noclkbuf",
         lut_inputs=6,
+        multiplier_bits=25,
     ),
     "xcup": Family(
         "xcup",
@@ -122,6 +126,7 @@ FAMILIES = {
         _XILINX_CELLS,
         pads="-noiopad -noclkbuf",
         lut_inputs=6,
+        multiplier_bits=25,
     ),
 }
 _PROCESSORS = {"zynq7000": "xc7", "zynq_ultrascale": "xcup"}

@@ -123,7 +123,7 @@ module RAMB36E1 #(
     );
 endmodule
 
-// 25 x 18 bits, signed; what the ALU adds to the product: nothing, PCIN, C or P.
+// 25 x 18 bits, signed, of A, D + A or D - A, times B; what the ALU adds to the product: nothing, PCIN, C or P.
 module DSP48E1 #(
     parameter A_INPUT = "DIRECT", B_INPUT = "DIRECT", USE_DPORT = "FALSE", USE_MULT = "MULTIPLY", USE_SIMD = "ONE48",
     parameter integer ACASCREG = 1, ADREG = 1, ALUMODEREG = 1, AREG = 1, BCASCREG = 1, BREG = 1, CARRYINREG = 1,
@@ -134,7 +134,7 @@ module DSP48E1 #(
     input signed [47:0] C, PCIN,
     input [29:0] ACIN,
     input [17:0] BCIN,
-    input [24:0] D,
+    input signed [24:0] D,
     input [6:0] OPMODE,
     input [4:0] INMODE,
     input [3:0] ALUMODE,
@@ -147,13 +147,17 @@ module DSP48E1 #(
     output [3:0] CARRYOUT,
     output CARRYCASCOUT, MULTSIGNOUT, OVERFLOW, UNDERFLOW, PATTERNBDETECT, PATTERNDETECT
 );
-    reg signed [24:0] a_1 = 0, a_2 = 0;
+    reg signed [24:0] a_1 = 0, a_2 = 0, d_1 = 0, ad_1 = 0;
     reg signed [17:0] b_1 = 0, b_2 = 0;
     reg signed [47:0] c_1 = 0, p_1 = 0;
     reg signed [42:0] m_1 = 0;
     wire signed [24:0] a = AREG == 0 ? A[24:0] : a_2;
     wire signed [17:0] b = BREG == 0 ? B : b_2;
-    wire signed [42:0] m = MREG == 0 ? 43'(a) * 43'(b) : m_1;
+    wire signed [24:0] d = !INMODE[2] ? 25'd0 : DREG == 0 ? D : d_1;
+    wire signed [24:0] a_gated = INMODE[1] ? 25'd0 : a;
+    wire signed [24:0] ad = INMODE[3] ? d - a_gated : d + a_gated;
+    wire signed [24:0] x = USE_DPORT != "TRUE" ? a : ADREG == 0 ? ad : ad_1;
+    wire signed [42:0] m = MREG == 0 ? 43'(x) * 43'(b) : m_1;
     wire signed [47:0] c = CREG == 0 ? C : c_1;
     wire signed [47:0] z = OPMODE[6:4] == 1 ? PCIN : OPMODE[6:4] == 2 ? p_1 : OPMODE[6:4] == 3 ? c : 48'd0;
     wire signed [47:0] sum = z + 48'(m);
@@ -170,16 +174,22 @@ module DSP48E1 #(
             if (CEB1) b_1 <= B;
             if (CEB2) b_2 <= BREG == 2 ? b_1 : B;
         end
+        if (RSTD) {d_1, ad_1} <= 0;
+        else begin
+            if (CED) d_1 <= D;
+            if (CEAD) ad_1 <= ad;
+        end
         if (RSTC) c_1 <= 0;
         else if (CEC) c_1 <= C;
         if (RSTM) m_1 <= 0;
-        else if (CEM) m_1 <= 43'(a) * 43'(b);
+        else if (CEM) m_1 <= 43'(x) * 43'(b);
         if (RSTP) p_1 <= 0;
         else if (CEP) p_1 <= sum;
     end
     always @(posedge CLK)
-        if (A_INPUT != "DIRECT" || B_INPUT != "DIRECT" || USE_DPORT != "FALSE" || USE_MULT != "MULTIPLY" || USE_SIMD != "ONE48"
-            || OPMODE[3:0] != 5 || OPMODE[6:4] > 3 || ALUMODE != 0 || INMODE != 0 || CARRYINSEL != 0 || CARRYIN
+        if (A_INPUT != "DIRECT" || B_INPUT != "DIRECT" || USE_MULT != "MULTIPLY" || USE_SIMD != "ONE48"
+            || OPMODE[3:0] != 5 || OPMODE[6:4] > 3 || ALUMODE != 0 || INMODE[0] || INMODE[4]
+            || CARRYINSEL != 0 || CARRYIN
             || OPMODEREG != 0 || INMODEREG != 0 || ALUMODEREG != 0)
             $fatal(1, "DSP48E1: such a use of it is not modelled");
 endmodule
