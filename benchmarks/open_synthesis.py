@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import record, table
+from figures import add_row, record, rows, table
 from pruning_nets import CACHE, data_for
 from rtl_networks import network
 from torch import nn
@@ -55,17 +55,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         for net in given.nets:
+            if any(row["net"] == net for row in rows(NAME)):  # from a run before
+                continue
             graph, accuracy, frames = quantized(net, given.cache, Path(name) / net)
             paces = [PACES.get(net)]
             if net == "digits":
-                paces += [row["interval"] for row in rows if row["net"] == PRUNED][:1]
-            for pace in paces:
-                for family in given.families:
-                    rows.append(measured(net, graph, accuracy, frames, family, pace, Path(name)))
-                    print(rows[-1], flush=True)
+                paces += [row["interval"] for row in rows(NAME) if row["net"] == PRUNED][:1]
+            places = [(pace, family) for pace in paces for family in given.families]
+            for row in [measured(net, graph, accuracy, frames, *place, Path(name)) for place in places]:
+                add_row(NAME, row)
+    done = sorted(rows(NAME), key=lambda row: NETS.index(row["net"]))
     cells = [
         [
             f"{row['net']}, {row['family']}",
@@ -75,12 +76,12 @@ def main() -> None:
             f"{row['luts'] * row['latency'] / 1e6:.2f}",
             f"{row['seconds']:.0f}",
         ]
-        for row in rows
+        for row in done
     ]
     columns = ["network, chip", "accuracy", "clocks a frame", "latency", "LUT", "FF", "DSP", "BRAM Kibit"]
     columns += ["LUT x latency, millions", "yosys s"]
     table(NAME, __doc__.split("\n\n")[2].strip().replace("\n", " "), columns, cells)
-    both = {row["net"]: row["luts"] for row in rows if row["family"] == given.families[0]}
+    both = {row["net"]: row["luts"] for row in done if row["family"] == given.families[0]}
     if {"digits", PRUNED} <= set(both):  # of digits the last row: at the pruned one's pace
         record(NAME, both["digits"] / both[PRUNED], "times the LUTs of digits, pruned, at the same pace")
 
@@ -133,12 +134,11 @@ def small(net: str, folder: Path) -> tuple[Any, Any]:
 
 
 def measured(
-    net: str, graph: Any, accuracy: float, frames: Any, family: str, pace: int | None, folder: Path
+    net: str, graph: Any, accuracy: float, frames: Any, pace: int | None, family: str, folder: Path
 ) -> dict[str, Any]:
     """Return what yosys says of a network for a family of chips, after a simulation of its Verilog."""
     place = folder / f"rtl-{net}-{family}-{pace}"
-    chip = {"lut_inputs": FAMILIES[family].lut_inputs, "multiplier_bits": FAMILIES[family].multiplier_bits}
-    design = lower(graph, place, module="net", interval_cycles=pace, **chip)
+    design = lower(graph, place, module="net", interval_cycles=pace, **FAMILIES[family].facts)
     simulated = emulate_rtl(graph, design, frames, place / "simulation")
     yosys = Yosys(FAMILIES[family], folder / f"{net}-{family}-{pace}", None, cache=folder / "netlists")
     start = time.perf_counter()

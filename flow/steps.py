@@ -311,8 +311,7 @@ def rtl_options(context: Context) -> dict[str, Any]:
     room = {
         "multipliers": max(1, int(DSP_SHARE * (board.resources.dsps or 0))),
         "luts": min(int(LUT_SHARE * (board.resources.luts or LUTS) / family.packing), LUTS),
-        "lut_inputs": family.lut_inputs,
-        "multiplier_bits": family.multiplier_bits,
+        **family.facts,
         "clock_period_ns": board.clock_period_ns,
     }
     return room | context.options("rtl")

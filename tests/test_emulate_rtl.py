@@ -131,7 +131,7 @@ def test_a_cropped_image_keeps_the_predicted_pace(tmp_path: Path) -> None:
     out = Tensor("y", (3, 3, 3), WIDE)
     ones, none = (1, 1), ((0, 0), (0, 0))
     node = Conv("y", ("x",), out, weight, FixedPoint(True, 4, 0), (2, 2), none, ones)
-    result = proven(FixedGraph((image(8, 8, 2),), (node,), ("y",)), tmp_path, multipliers=6, adders=False)
+    result = proven(FixedGraph((image(8, 8, 2),), (node,), ("y",)), tmp_path, multipliers=4, adders=False)
     assert result.predicted_interval_cycles == 81  # 3 x 3 positions of 3 x 3 beats
 
 

@@ -61,7 +61,7 @@ class TestBitstream:
             project("mlp", "io_stream"),
             board="icebreaker",
             out=out,
-            rtl_options={"multipliers": 6, "luts": 2_000, "lut_inputs": 4},
+            rtl_options={"multipliers": 6, "luts": 2_000},
             netlist_frames=2,
         )
 
@@ -206,7 +206,11 @@ def test_the_zynq_synthesizes_and_counts_once(tmp_path: Path) -> None:
     family = FAMILIES["xc7"]
     yosys = Yosys(family, tmp_path, 300, cache=tmp_path / "cache")
     made = total(family, yosys.stages(design))
-    assert made.luts > 50 and made.flip_flops > 50 and made.dsps == design.circuit.stages[2].multipliers
+    assert (
+        made.luts > 50
+        and made.flip_flops > 50
+        and made.dsps == sum(s.multipliers for s in design.circuit.stages) > 0
+    )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("netlist.il")}
     assert len(before) == 5
     assert total(family, yosys.stages(design)) == made  # from the cache

@@ -70,15 +70,21 @@ class Builder:
             parameters: the module's.
             cycles: clocks it needs for a frame beside those of its streams' beats.
             held: frames that it may hold.
-            pause: clocks that it makes its readers wait, beside those that it waits itself.
+            pause: of its ``cycles``, those that it makes its readers wait, beside what it waits itself.
             multipliers: that work at the same time.
             sizes: what its LUTs follow, beside the parameters.
             memories: the texts of the files that parameters name.
             source: makes the text of its module, given its name.
         """
-        given = {port: self._steady(stream, max(cycles, _beats(made))) for port, stream in given.items()}
-        before = max(stream.held for stream in given.values())
-        out = self._stream(name, *made, before + held, max(s.pause for s in given.values()) + pause)
+        own = max(cycles, _beats(made), *(stream.beats for stream in given.values()))
+        given = {port: self._steady(stream, own) for port, stream in given.items()}
+        before = list(given.values())
+        pace = max(own, *(stream.pace for stream in before))
+        out = replace(
+            self._stream(name, *made, max(stream.held for stream in before) + held),
+            pace=pace,
+            pause=max(stream.pause for stream in before) + math.ceil(pause * pace / own),
+        )
         files = {
             parameter: (f"{self.prefix}_{out.signal}_{parameter.lower()}.hex", text)
             for parameter, text in (memories or {}).items()
@@ -92,7 +98,7 @@ class Builder:
                 layer=self._layer,
                 parameters={**parameters, **{key: file for key, (file, _) in files.items()}},
                 ports={port: (s.signal,) for port, s in given.items()} | {"out": (out.signal,)},
-                cycles=max(cycles, out.beats, *(s.beats for s in given.values())),
+                cycles=own,
                 multipliers=multipliers,
                 features=size,
                 luts=self.chip.takes(module, size),
@@ -179,12 +185,12 @@ class Builder:
         return Circuit(tuple(inputs), outputs, tuple(self._stages), self._wires, tuple(self._taps))
 
     def _stream(
-        self, name: str, dtype: FixedPoint, shape: tuple[int, ...], lanes: int, held: float, pause: int = 0
+        self, name: str, dtype: FixedPoint, shape: tuple[int, ...], lanes: int, held: float
     ) -> Stream:
         signal = identifier(name)
         while signal in self._wires:
             signal = f"{identifier(name)}_{len(self._wires)}"
-        made = Stream(signal, dtype, shape, lanes, held, pause)
+        made = Stream(signal, dtype, shape, lanes, held)
         self._wires[signal] = made.width
         return made
 
@@ -195,8 +201,11 @@ class Builder:
         if users == 1:
             self._waiting[tensor.name] = [stream]
             return
-        given = (stream.dtype, stream.shape, stream.lanes, stream.held, stream.pause)
-        branches = [self._stream(f"{stream.signal}_to", *given) for _ in range(users)]
+        given = (stream.dtype, stream.shape, stream.lanes, stream.held)
+        branches = [
+            replace(self._stream(f"{stream.signal}_to", *given), pace=stream.pace, pause=stream.pause)
+            for _ in range(users)
+        ]
         self._waiting[tensor.name] = [self.fifo(branch, _SMALL) for branch in branches]
         self._stages.append(
             Stage(

@@ -14,7 +14,7 @@ class Stream:
     """A tensor on its way, channels last: a beat carries ``lanes`` neighbouring channels of one position.
 
     ``signal``: the prefix of its wires. ``held``: how many frames may lie between the input and here, at most.
-    ``pause``: clocks without a beat that cannot be avoided, where the stream is as fast as it can be.
+    ``pace``: clocks a frame of the slowest stage before it. ``pause``: clocks without a beat that it cannot avoid.
     """
 
     signal: str
@@ -22,6 +22,7 @@ class Stream:
     shape: tuple[int, ...]
     lanes: int
     held: float = 0.0
+    pace: int = 0
     pause: int = 0
 
     @property

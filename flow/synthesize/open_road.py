@@ -84,11 +84,10 @@ def build(
     that place it, or their databases, are missing.
     """
     out.mkdir(parents=True, exist_ok=True)
-    graph = lower(qonnx_graph.load(design.onnx_path))
-    rtl = lower_rtl(graph, out / "rtl", module=design.top, **rtl_options)
+    graph, family = lower(qonnx_graph.load(design.onnx_path)), family_of(board)
+    rtl = lower_rtl(graph, out / "rtl", module=design.top, **{**family.facts, **rtl_options})
     board_top.check_ports(rtl)
     _write_link(rtl, graph, board, design, out)
-    family = family_of(board)
     with tempfile.TemporaryDirectory() as work:
         yosys = Yosys(family, Path(work), timeout_s)
         made = _synthesized(rtl, board, yosys, progress)
@@ -223,7 +222,8 @@ def _dense(onnx: Path, rtl: RtlDesign, yosys: Yosys, progress: Progress) -> dict
     graph = lower(qonnx_graph.load(onnx))
     folder = yosys.folder / "dense"
     try:
-        whole = lower_rtl(graph, folder, module=f"{rtl.top}_dense", interval_cycles=rtl.interval_cycles)
+        pace: dict[str, Any] = {"interval_cycles": rtl.interval_cycles, **yosys.family.facts}
+        whole = lower_rtl(graph, folder, module=f"{rtl.top}_dense", **pace)
     except UnsupportedError:  # it cannot be as fast
         return {}
     stages = yosys.stages(whole, lambda done, count, text: progress(1, _STEPS, f"unpruned: {text}"))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from flow.errors import UnsupportedError
 from flow.types import Board, Resources
@@ -36,6 +37,11 @@ class Family:
     packing: float = 1.0
     lut_inputs: int = 4
     multiplier_bits: int = 18
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return what `flow.lower.lower` must know of the chip."""
+        return {"lut_inputs": self.lut_inputs, "multiplier_bits": self.multiplier_bits}
 
 
 def resources_of(cells: Mapping[str, Cost], counts: Mapping[str, int]) -> Resources:
