@@ -6,8 +6,8 @@ Each stage is synthesized by itself; nothing is placed, and the host's side is n
 frame's first beat to its last result, in the simulation of the Verilog, whose results all equal the integer executor's.
 digits, LeNet-5 (20-50-500 neurons) and the jets MLP (16-64-32-32-5, its weights untrained) have 6 bits, calibrated
 alone; `-pruned`: to 0.3 of the channels and fine-tuned; half of the neurons by magnitude (jets); to 250,000 MACs, then
-fine-tuned at 4 bits (LeNet-5). mnist-8 to mnist-4 are a 5 x 5 conv of so many filters, stride 2 (mnist-4: 3), and a
-dense layer, trained at 3 bits or so, for the fewest LUTs.
+fine-tuned at 4 bits (LeNet-5). mnist-8 to mnist-4 are a 5 x 5 conv of so many filters, stride 2, and a dense layer, with
+weights of 3 bits, activations of 2, and pixels of 2 (mnist-8) or 1, for the fewest LUTs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ PRUNED = "digits-pruned"
 NETS = (
     *(PRUNED, "digits", "jets-pruned", "jets", "lenet5-pruned", "lenet5", "mnist-8", "mnist-6", "mnist-4"),
 )
-SMALL = {"mnist-8": (8, 2, 3, 2, 2), "mnist-6": (6, 2, 3, 2, 1), "mnist-4": (4, 3, 3, 3, 1)}
-"""Filters, stride, and the bits of weights, activations and pixels."""
+SMALL = {"mnist-8": (8, 3, 2, 2), "mnist-6": (6, 3, 2, 1), "mnist-4": (4, 3, 2, 1)}
+"""Filters, and the bits of weights, activations and pixels."""
 PACES = {"jets-pruned": 1, "lenet5-pruned": 784, "mnist-8": 784, "mnist-6": 784, "mnist-4": 784}
 """Clocks a frame; the others run as fast as 80 % of a PYNQ-Z2's DSP slices and 20,000 LUTs allow."""
 FRAMES = 20
@@ -115,11 +115,10 @@ def build(net: str, cache: Path, folder: Path) -> tuple[Any, Any]:
 
 def small(net: str, folder: Path) -> tuple[Any, Any]:
     """Return a network of a conv and a dense layer for MNIST, trained here, after `flow.quantize`."""
-    filters, stride, weight_bits, activation_bits, input_bits = SMALL[net]
+    filters, weight_bits, activation_bits, input_bits = SMALL[net]
     data = data_for("mnist")
-    side = (28 - 5) // stride + 1
     torch.manual_seed(0)
-    layers = (nn.Conv2d(1, filters, 5, stride), nn.ReLU(), nn.Flatten(), nn.Linear(filters * side**2, 10))
+    layers = (nn.Conv2d(1, filters, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(filters * 12**2, 10))
     model = nn.Sequential(*layers)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     x, y = (torch.from_numpy(part) for part in data.train)

@@ -243,10 +243,20 @@ def build(tmp_path: Path, board: Board | str = "ulx3s-85f", **options: Any) -> B
 
 def test_a_network_that_is_too_large_is_refused_with_the_numbers(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
-        build(tmp_path, ulx3s(luts=1000, dsps=3))
+        build(tmp_path, ulx3s(luts=1500, dsps=9))
     assert str(caught.value).startswith("synthesize: the network must fit Radiona ULX3S 85F, not take ")
-    assert " LUTs of 1,000, " in str(caught.value) and " DSP slices of 3; prune more" in str(caught.value)
-    assert not (tmp_path / "out" / "flow.bit").exists()
+    assert " LUTs of 1,500, " in str(caught.value) and " DSP slices of 9; prune more" in str(caught.value)
+    assert "about" not in str(caught.value) and not (tmp_path / "out" / "flow.bit").exists()
+
+
+def test_a_network_of_twice_the_chip_is_refused_before_any_synthesis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Yosys, "stages", lambda *_: pytest.fail("synthesized"))
+    with pytest.raises(
+        UnsupportedError, match=r"not take about [\d,]+ LUTs of 100, about \d+ DSP slices of 2; prune"
+    ):
+        build(tmp_path, ulx3s(luts=100, dsps=2))
 
 
 def test_a_missing_tool_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ def build(
     graph, family = lower(qonnx_graph.load(design.onnx_path)), family_of(board)
     rtl = lower_rtl(graph, out / "rtl", module=design.top, **{**family.facts, **rtl_options})
     board_top.check_ports(rtl)
+    _check_estimate(rtl, family, board)
     _write_link(rtl, graph, board, design, out)
     with tempfile.TemporaryDirectory() as work:
         yosys = Yosys(family, Path(work), timeout_s)
@@ -186,6 +187,20 @@ def _prove_board(
         zynq.check_board(simulation, rtl, graph, arrays["inputs"][:frames])
 
 
+def _check_estimate(rtl: RtlDesign, family: Family, board: Board) -> None:
+    """Refuse in seconds, before any synthesis, what takes twice the chip or more by the rules of `flow.lower.chip`.
+
+    Raises:
+        UnsupportedError: with the numbers, and the largest layers.
+    """
+    circuit = rtl.circuit
+    need = Resources(luts=round(circuit.luts * family.packing), dsps=circuit.multipliers)
+    groups: dict[str, int] = {}
+    for stage in circuit.stages:
+        groups[stage.layer] = groups.get(stage.layer, 0) + stage.luts
+    _refuse(board, need, groups, times=2, about="about ")
+
+
 def _check_room(rtl: RtlDesign, family: Family, made: _Synthesized, board: Board) -> None:
     """Refuse what the chip has not got, before hours of placing.
 
@@ -194,14 +209,23 @@ def _check_room(rtl: RtlDesign, family: Family, made: _Synthesized, board: Board
     """
     need = total(family, made.all)
     need = replace(need, luts=round((need.luts or 0) * family.packing))
+    _refuse(board, need, {name: used.luts or 0 for name, used in layers(rtl, family, made.stages).items()})
+
+
+def _refuse(
+    board: Board, need: Resources, luts: Mapping[str, int], *, times: int = 1, about: str = ""
+) -> None:
+    """Refuse what needs more than ``times`` what the board has; ``luts``: of each layer."""
     short = [
-        f"{getattr(need, field):,} {name} of {have:,}"
+        f"{about}{value:,} {name} of {have:,}"
         for field, name in _NAMES.items()
-        if (have := getattr(board.resources, field)) is not None and getattr(need, field) > have
+        if (have := getattr(board.resources, field)) is not None
+        and (value := getattr(need, field)) is not None
+        and value > times * have
     ]
     if short:
-        largest = sorted(layers(rtl, family, made.stages).items(), key=lambda row: -(row[1].luts or 0))[:3]
-        shown = ", ".join(f"{name!r} {used.luts:,} LUTs" for name, used in largest)
+        largest = sorted(luts.items(), key=lambda row: -row[1])[:3]
+        shown = ", ".join(f"{name!r} {about}{value:,} LUTs" for name, value in largest)
         raise UnsupportedError(
             f"synthesize: the network must fit {board.title}, not take {', '.join(short)}; prune more, use fewer bits, "
             f"set fewer [rtl] luts or multipliers, or choose a larger board (the largest layers are {shown})"
