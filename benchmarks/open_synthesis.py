@@ -6,8 +6,8 @@ Each stage is synthesized by itself; nothing is placed, and the host's side is n
 frame's first beat to its last result, in the simulation of the Verilog, whose results all equal the integer executor's.
 digits, LeNet-5 (20-50-500 neurons) and the jets MLP (16-64-32-32-5, its weights untrained) have 6 bits, calibrated
 alone; `-pruned`: to 0.3 of the channels and fine-tuned; half of the neurons by magnitude (jets); to 250,000 MACs, then
-fine-tuned at 4 bits (LeNet-5). mnist-8 to mnist-4 are a 5 x 5 conv of so many filters, stride 2, and a dense layer, with
-weights of 3 bits, activations of 2, and pixels of 2 (mnist-8) or 1, for the fewest LUTs.
+fine-tuned at 4 bits (LeNet-5). mnist-8 to mnist-4 are a 5 x 5 conv of so many filters, stride 2, and a dense layer,
+with weights of 3 bits, activations of 2, and pixels of 2 (mnist-8) or 1, for the fewest LUTs.
 """
 
 from __future__ import annotations

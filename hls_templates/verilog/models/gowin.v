@@ -1,4 +1,4 @@
-// What Gowin's multipliers and block RAMs compute, in the modes that yosys uses; yosys' own cells_sim.v has the other cells.
+// What Gowin's multipliers and block RAMs compute, in the modes that yosys uses; its own cells_sim.v has the other cells.
 // Anything else stops the simulation. The lowest bits of an address enable bytes for writing, where a word has several.
 
 `define FLOW_WIDTH(W, B) ((W) < 8 ? (W) : (W) / (B) * 8)

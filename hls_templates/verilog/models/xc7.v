@@ -1,14 +1,74 @@
-// What the block RAMs of the 7 series compute, in the modes that yosys uses; yosys' own cells_sim.v has the other cells.
-// Anything else stops the simulation.
+// What the block RAMs and multipliers of the 7 series compute, in the modes that yosys uses; yosys' own cells_sim.v has the
+// other cells. Anything else stops the simulation.
 
 `define FLOW_WIDTH7(W) ((W) < 8 ? (W) : (W) / 9 * 8)
 `define FLOW_MODE7(M) ((M) == "READ_FIRST" ? 0 : (M) == "WRITE_FIRST" ? 1 : 2)
+`define FLOW_RAM7_PARAMETERS \
+    parameter RAM_MODE = "TDP", WRITE_MODE_A = "WRITE_FIRST", WRITE_MODE_B = "WRITE_FIRST", SIM_DEVICE = "7SERIES", \
+        RDADDR_COLLISION_HWCONFIG = "DELAYED_WRITE", RAM_EXTENSION_A = "NONE", RAM_EXTENSION_B = "NONE", \
+    parameter integer READ_WIDTH_A = 0, READ_WIDTH_B = 0, WRITE_WIDTH_A = 0, WRITE_WIDTH_B = 0, DOA_REG = 0, \
+        DOB_REG = 0, \
+    parameter [35:0] INIT_A = 0, INIT_B = 0, SRVAL_A = 0, SRVAL_B = 0,
+`define FLOW_RAM7_MEMORY \
+    .A_READ(`FLOW_WIDTH7(READ_WIDTH_A)), .A_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_A)), .B_READ(`FLOW_WIDTH7(READ_WIDTH_B)), \
+    .B_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_B)), .A_MODE(`FLOW_MODE7(WRITE_MODE_A)), .B_MODE(`FLOW_MODE7(WRITE_MODE_B)), \
+    .COLLIDES(WRITE_MODE_B != "READ_FIRST"), \
+    .PLAIN(DOA_REG == 0 && DOB_REG == 0 && INIT_A == 0 && INIT_B == 0 && SRVAL_A == 0 && SRVAL_B == 0 \
+        && RAM_EXTENSION_A == "NONE" && RAM_EXTENSION_B == "NONE")
+`define FLOW_RAM7_PORTS \
+    .clk(CLKARDCLK), .a_enable(ENARDEN), .b_enable(ENBWREN), .a_reset(RSTRAMARSTRAM), .b_reset(RSTRAMB), \
+    .a_write(8'(WEA)), .b_write(8'(WEBWE)), .a_in(DIADI), .b_in(DIBDI), .a_parity(DIPADIP), .b_parity(DIPBDIP), \
+    .a_out(DOADO), .b_out(DOBDO), .a_out_parity(DOPADOP), .b_out_parity(DOPBDOP)
+
+// BYTES bytes with a bit of parity each; ports of HALF bytes, which together are the word of the widest mode: A reads
+// it, B writes it.
+module flow_ram7 #(
+    parameter integer BYTES = 2048, HALF = 2, A_READ = 0, A_WRITE = 0, B_READ = 0, B_WRITE = 0, A_MODE = 0, B_MODE = 0,
+    parameter integer COLLIDES = 0, PLAIN = 1,
+    parameter [BYTES*8-1:0] DATA = 0,
+    parameter [BYTES-1:0] PARITY = 0
+) (
+    input clk, a_enable, b_enable, a_reset, b_reset,
+    input [7:0] a_write, b_write,
+    input [15:0] a_at, b_at,
+    input [HALF*8-1:0] a_in, b_in,
+    input [HALF-1:0] a_parity, b_parity,
+    output [HALF*8-1:0] a_out, b_out,
+    output [HALF-1:0] a_out_parity, b_out_parity
+);
+    localparam integer WORD = 2 * HALF * 8;
+    function [BYTES*9-1:0] together(input [BYTES*8-1:0] data, input [BYTES-1:0] parity);
+        integer i;
+        for (i = 0; i < BYTES; i = i + 1) together[i*9+:9] = {parity[i], data[i*8+:8]};
+    endfunction
+    wire [71:0] a_bytes, b_bytes, a_read, b_read;
+    wire [63:0] given = 64'(B_WRITE == WORD ? {b_in, a_in} : {{HALF{8'd0}}, b_in});
+    wire [7:0] given_parity = 8'(B_WRITE == WORD ? {b_parity, a_parity} : {{HALF{1'b0}}, b_parity});
+    genvar k;
+    generate
+        for (k = 0; k < 8; k = k + 1) begin : g_bytes
+            assign b_bytes[k*9+:9] = {given_parity[k], given[k*8+:8]};
+            if (k < HALF) begin : g_own
+                assign a_bytes[k*9+:9] = {a_parity[k], a_in[k*8+:8]};
+                assign {a_out_parity[k], a_out[k*8+:8]} = a_read[k*9+:9];
+                assign {b_out_parity[k], b_out[k*8+:8]} = A_READ == WORD ? a_read[(k+HALF)*9+:9] : b_read[k*9+:9];
+            end else begin : g_none
+                assign a_bytes[k*9+:9] = 0;
+            end
+        end
+    endgenerate
+    initial if (PLAIN == 0) $fatal(1, "RAMB: registers, initial values and cascades of its outputs are not modelled");
+    flow_block_ram #(
+        .BYTES(BYTES), .A_READ(A_READ), .A_WRITE(A_WRITE), .B_READ(B_READ), .B_WRITE(B_WRITE), .A_MODE(A_MODE),
+        .B_MODE(B_MODE), .COLLIDES(COLLIDES), .INIT(together(DATA, PARITY))
+    ) memory (
+        .clk(clk), .a_enable(a_enable), .b_enable(b_enable), .a_reset(a_reset), .b_reset(b_reset), .a_write(a_write),
+        .b_write(b_write), .a_at(a_at), .b_at(b_at), .a_in(a_bytes), .b_in(b_bytes), .a_out(a_read), .b_out(b_read)
+    );
+endmodule
 
 module RAMB18E1 #(
-    parameter RAM_MODE = "TDP", WRITE_MODE_A = "WRITE_FIRST", WRITE_MODE_B = "WRITE_FIRST", SIM_DEVICE = "7SERIES",
-    parameter RDADDR_COLLISION_HWCONFIG = "DELAYED_WRITE",
-    parameter integer READ_WIDTH_A = 0, READ_WIDTH_B = 0, WRITE_WIDTH_A = 0, WRITE_WIDTH_B = 0, DOA_REG = 0, DOB_REG = 0,
-    parameter [17:0] INIT_A = 0, INIT_B = 0, SRVAL_A = 0, SRVAL_B = 0,
+    `FLOW_RAM7_PARAMETERS
     parameter [255:0] `FLOW_ZEROS(INIT_0), `FLOW_ZEROS(INIT_1), `FLOW_ZEROS(INIT_2), `FLOW_ZEROS(INIT_3),
     parameter [255:0] INITP_00 = 0, INITP_01 = 0, INITP_02 = 0, INITP_03 = 0, INITP_04 = 0, INITP_05 = 0, INITP_06 = 0,
         INITP_07 = 0
@@ -16,111 +76,43 @@ module RAMB18E1 #(
     input CLKARDCLK, CLKBWRCLK, ENARDEN, ENBWREN, REGCEAREGCE, REGCEB, RSTRAMARSTRAM, RSTRAMB, RSTREGARSTREG, RSTREGB,
     input [13:0] ADDRARDADDR, ADDRBWRADDR,
     input [15:0] DIADI, DIBDI,
-    input [1:0] DIPADIP, DIPBDIP,
-    input [1:0] WEA,
+    input [1:0] DIPADIP, DIPBDIP, WEA,
     input [3:0] WEBWE,
     output [15:0] DOADO, DOBDO,
     output [1:0] DOPADOP, DOPBDOP
 );
-    localparam [16383:0] DATA = {`FLOW_DOWN(INIT_3), `FLOW_DOWN(INIT_2), `FLOW_DOWN(INIT_1), `FLOW_DOWN(INIT_0)};
-    localparam [2047:0] PARITY = {INITP_07, INITP_06, INITP_05, INITP_04, INITP_03, INITP_02, INITP_01, INITP_00};
-    function [18431:0] together(input [16383:0] data, input [2047:0] parity);
-        integer i;
-        for (i = 0; i < 2048; i = i + 1) together[i*9+:9] = {parity[i], data[i*8+:8]};
-    endfunction
-    wire [71:0] a_in, b_in, a_out, b_out;
-    wire [63:0] wide_in;
-    wire [7:0] wide_parity;
-    assign wide_in = 64'(WRITE_WIDTH_B == 36 ? {DIBDI, DIADI} : {16'd0, DIBDI});
-    assign wide_parity = 8'(WRITE_WIDTH_B == 36 ? {DIPBDIP, DIPADIP} : {2'd0, DIPBDIP});
-    genvar k;
-    generate
-        for (k = 0; k < 8; k = k + 1) begin : g_bytes
-            assign b_in[k*9+:9] = {wide_parity[k], wide_in[k*8+:8]};
-            if (k < 2) begin : g_own
-                assign a_in[k*9+:9] = {DIPADIP[k], DIADI[k*8+:8]};
-                assign {DOPADOP[k], DOADO[k*8+:8]} = a_out[k*9+:9];
-                assign {DOPBDOP[k], DOBDO[k*8+:8]} = READ_WIDTH_A == 36 ? a_out[(k+2)*9+:9] : b_out[k*9+:9];
-            end else begin : g_none
-                assign a_in[k*9+:9] = 0;
-            end
-        end
-    endgenerate
-    initial
-        if (DOA_REG != 0 || DOB_REG != 0 || INIT_A != 0 || INIT_B != 0 || SRVAL_A != 0 || SRVAL_B != 0)
-            $fatal(1, "RAMB18E1: registers, initial values and cascades of its outputs are not modelled");
-    flow_block_ram #(
-        .BYTES(2048), .A_READ(`FLOW_WIDTH7(READ_WIDTH_A)), .A_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_A)),
-        .B_READ(`FLOW_WIDTH7(READ_WIDTH_B)), .B_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_B)),
-        .A_MODE(`FLOW_MODE7(WRITE_MODE_A)), .B_MODE(`FLOW_MODE7(WRITE_MODE_B)), .COLLIDES(WRITE_MODE_B != "READ_FIRST"),
-        .INIT(together(DATA, PARITY))
-    ) memory (
-        .clk(CLKARDCLK), .a_enable(ENARDEN), .a_reset(RSTRAMARSTRAM), .a_at(16'(ADDRARDADDR)), .a_in(a_in), .a_out(a_out),
-        .a_write(8'(WEA)), .b_enable(ENBWREN), .b_reset(RSTRAMB), .b_at(16'(ADDRBWRADDR)), .b_in(b_in), .b_out(b_out),
-        .b_write(8'(WEBWE))
-    );
+    flow_ram7 #(
+        .BYTES(2048), .HALF(2), `FLOW_RAM7_MEMORY,
+        .DATA({`FLOW_DOWN(INIT_3), `FLOW_DOWN(INIT_2), `FLOW_DOWN(INIT_1), `FLOW_DOWN(INIT_0)}),
+        .PARITY({INITP_07, INITP_06, INITP_05, INITP_04, INITP_03, INITP_02, INITP_01, INITP_00})
+    ) ram (.a_at(16'(ADDRARDADDR)), .b_at(16'(ADDRBWRADDR)), `FLOW_RAM7_PORTS);
 endmodule
 
 module RAMB36E1 #(
-    parameter RAM_MODE = "TDP", WRITE_MODE_A = "WRITE_FIRST", WRITE_MODE_B = "WRITE_FIRST", SIM_DEVICE = "7SERIES",
-    parameter RDADDR_COLLISION_HWCONFIG = "DELAYED_WRITE",
-    parameter RAM_EXTENSION_A = "NONE", RAM_EXTENSION_B = "NONE",
-    parameter integer READ_WIDTH_A = 0, READ_WIDTH_B = 0, WRITE_WIDTH_A = 0, WRITE_WIDTH_B = 0, DOA_REG = 0, DOB_REG = 0,
-    parameter [35:0] INIT_A = 0, INIT_B = 0, SRVAL_A = 0, SRVAL_B = 0,
+    `FLOW_RAM7_PARAMETERS
     parameter [255:0] `FLOW_ZEROS(INIT_0), `FLOW_ZEROS(INIT_1), `FLOW_ZEROS(INIT_2), `FLOW_ZEROS(INIT_3),
-        `FLOW_ZEROS(INIT_4), `FLOW_ZEROS(INIT_5), `FLOW_ZEROS(INIT_6), `FLOW_ZEROS(INIT_7),
-    parameter [255:0] `FLOW_ZEROS(INITP_0)
+        `FLOW_ZEROS(INIT_4), `FLOW_ZEROS(INIT_5), `FLOW_ZEROS(INIT_6), `FLOW_ZEROS(INIT_7), `FLOW_ZEROS(INITP_0)
 ) (
     input CLKARDCLK, CLKBWRCLK, ENARDEN, ENBWREN, REGCEAREGCE, REGCEB, RSTRAMARSTRAM, RSTRAMB, RSTREGARSTREG, RSTREGB,
+    input CASCADEINA, CASCADEINB, INJECTDBITERR, INJECTSBITERR,
     input [15:0] ADDRARDADDR, ADDRBWRADDR,
     input [31:0] DIADI, DIBDI,
-    input [3:0] DIPADIP, DIPBDIP,
-    input [3:0] WEA,
+    input [3:0] DIPADIP, DIPBDIP, WEA,
     input [7:0] WEBWE,
-    input CASCADEINA, CASCADEINB, INJECTDBITERR, INJECTSBITERR,
+    output [31:0] DOADO, DOBDO,
+    output [3:0] DOPADOP, DOPBDOP,
     output CASCADEOUTA, CASCADEOUTB, DBITERR, SBITERR,
     output [7:0] ECCPARITY,
-    output [8:0] RDADDRECC,
-    output [31:0] DOADO, DOBDO,
-    output [3:0] DOPADOP, DOPBDOP
+    output [8:0] RDADDRECC
 );
-    localparam [32767:0] DATA = {`FLOW_DOWN(INIT_7), `FLOW_DOWN(INIT_6), `FLOW_DOWN(INIT_5), `FLOW_DOWN(INIT_4), `FLOW_DOWN(INIT_3), `FLOW_DOWN(INIT_2), `FLOW_DOWN(INIT_1), `FLOW_DOWN(INIT_0)};
-    localparam [4095:0] PARITY = {`FLOW_DOWN(INITP_0)};
-    function [36863:0] together(input [32767:0] data, input [4095:0] parity);
-        integer i;
-        for (i = 0; i < 4096; i = i + 1) together[i*9+:9] = {parity[i], data[i*8+:8]};
-    endfunction
-    wire [71:0] a_in, b_in, a_out, b_out;
-    wire [63:0] wide_in;
-    wire [7:0] wide_parity;
-    assign wide_in = 64'(WRITE_WIDTH_B == 72 ? {DIBDI, DIADI} : {32'd0, DIBDI});
-    assign wide_parity = 8'(WRITE_WIDTH_B == 72 ? {DIPBDIP, DIPADIP} : {4'd0, DIPBDIP});
-    genvar k;
-    generate
-        for (k = 0; k < 8; k = k + 1) begin : g_bytes
-            assign b_in[k*9+:9] = {wide_parity[k], wide_in[k*8+:8]};
-            if (k < 4) begin : g_own
-                assign a_in[k*9+:9] = {DIPADIP[k], DIADI[k*8+:8]};
-                assign {DOPADOP[k], DOADO[k*8+:8]} = a_out[k*9+:9];
-                assign {DOPBDOP[k], DOBDO[k*8+:8]} = READ_WIDTH_A == 72 ? a_out[(k+4)*9+:9] : b_out[k*9+:9];
-            end else begin : g_none
-                assign a_in[k*9+:9] = 0;
-            end
-        end
-    endgenerate
-    initial
-        if (DOA_REG != 0 || DOB_REG != 0 || INIT_A != 0 || INIT_B != 0 || SRVAL_A != 0 || SRVAL_B != 0 || RAM_EXTENSION_A != "NONE" || RAM_EXTENSION_B != "NONE")
-            $fatal(1, "RAMB36E1: registers, initial values and cascades of its outputs are not modelled");
-    flow_block_ram #(
-        .BYTES(4096), .A_READ(`FLOW_WIDTH7(READ_WIDTH_A)), .A_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_A)),
-        .B_READ(`FLOW_WIDTH7(READ_WIDTH_B)), .B_WRITE(`FLOW_WIDTH7(WRITE_WIDTH_B)),
-        .A_MODE(`FLOW_MODE7(WRITE_MODE_A)), .B_MODE(`FLOW_MODE7(WRITE_MODE_B)), .COLLIDES(WRITE_MODE_B != "READ_FIRST"),
-        .INIT(together(DATA, PARITY))
-    ) memory (
-        .clk(CLKARDCLK), .a_enable(ENARDEN), .a_reset(RSTRAMARSTRAM), .a_at({1'b0, ADDRARDADDR[14:0]}), .a_in(a_in), .a_out(a_out),
-        .a_write(8'(WEA)), .b_enable(ENBWREN), .b_reset(RSTRAMB), .b_at({1'b0, ADDRBWRADDR[14:0]}), .b_in(b_in), .b_out(b_out),
-        .b_write(8'(WEBWE))
-    );
+    flow_ram7 #(
+        .BYTES(4096), .HALF(4), `FLOW_RAM7_MEMORY,
+        .DATA({
+            `FLOW_DOWN(INIT_7), `FLOW_DOWN(INIT_6), `FLOW_DOWN(INIT_5), `FLOW_DOWN(INIT_4), `FLOW_DOWN(INIT_3),
+            `FLOW_DOWN(INIT_2), `FLOW_DOWN(INIT_1), `FLOW_DOWN(INIT_0)
+        }),
+        .PARITY({`FLOW_DOWN(INITP_0)})
+    ) ram (.a_at(16'(ADDRARDADDR[14:0])), .b_at(16'(ADDRBWRADDR[14:0])), `FLOW_RAM7_PORTS);
 endmodule
 
 // 25 x 18 bits, signed, of A, D + A or D - A, times B; what the ALU adds to the product: nothing, PCIN, C or P.
