@@ -343,7 +343,9 @@ def synthesize(context: Context, out: Path) -> Figures:
         "csynth": synthesized_layers(context, out) if done and not opened else {},
         "status": "done" if done else "not run",
         "bitstream": made.path.relative_to(out).as_posix() if made.path else None,
-        "command": made.command and f"cd {shlex.quote(str(context.out / 'synthesize'))} && sh build.sh",
+        "command": None
+        if opened or not made.command
+        else f"cd {shlex.quote(str(context.out / 'synthesize'))} && sh build.sh",
         "missing_tools": list(made.missing_tools),
         "report": dataclasses.asdict(made.report) if made.report else None,
     }

@@ -65,3 +65,21 @@ def test_without_a_build_there_is_no_section() -> None:
     assert synthesized(changed(synthesis={"status": "not run"})) is None
     alone = synthesized(changed(synthesis={"yosys": {"layers": {"fc": used(60)}}}))
     assert alone is not None and cells(alone.rows[0])[0] == ("60", None)
+
+
+def test_a_netlist_without_place_and_route_says_what_is_missing() -> None:
+    synthesis = {
+        **OPEN["synthesis"],
+        "status": "not run",
+        "report": None,
+        "missing_tools": ["nextpnr-xilinx", "CHIPDB"],
+    }
+    manifest = {**OPEN, "synthesis": synthesis}
+    note = "The netlist is whole, but not placed: nextpnr-xilinx, CHIPDB not found; flow doctor shows"
+    assert note in render(manifest)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(manifest))
+    shown = console.export_text()
+    assert note in shown and "build.sh" not in shown
+    made = synthesized(manifest)
+    assert made is not None and [row.name for row in made.totals] == ["top", "total", "board"]

@@ -58,13 +58,19 @@ def budget(manifest: Mapping[str, Any]) -> Budget:
             "Figures from before synthesis: the tools may build narrow multipliers from LUTs, "
             "and keep small weights in LUTs or flip-flops."
         )
+    missing = () if done else tuple(str(tool) for tool in items(synthesis, "missing_tools"))
+    if missing and synthesis.get("toolchain") == "open":
+        notes.append(
+            f"The netlist is whole, but not placed: {', '.join(missing)} not found; flow doctor shows where they are "
+            "looked for."
+        )
     return Budget(
         done=done,
         uses=uses,
         timing=_timing(manifest, report),
         notes=tuple(notes),
         command=None if done else words(synthesis.get("command")),
-        missing_tools=() if done else tuple(str(tool) for tool in items(synthesis, "missing_tools")),
+        missing_tools=missing,
         summary=_summary(synthesis, report, done),
     )
 

@@ -54,6 +54,8 @@ def table(manifest: Mapping[str, Any]) -> Group:
         )
         parts.append(Text(f"{tools}to synthesize, run on a workstation:", style="dim"))
         parts.append(Text(f"  {seen.budget.command}", no_wrap=True, overflow="fold"))
+    elif seen.budget.missing_tools:
+        parts.append(Text(seen.budget.notes[-1], style="dim"))
     parts += [Text(), *_storage(seen.storage)] if seen.storage else []
     parts += [Text(), _time(seen)] if seen.durations or seen.total_seconds else []
     return Group(*parts)
