@@ -182,7 +182,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_command_lines_of_place_and_route(tools: Path, tmp_path: Path) -> None:
     assert xc7.missing(BOARD) == ()
-    plan = xc7.place_plan(BOARD, "netlist.json", 3)
+    plan = xc7.place_plan(BOARD, 3)
     assert plan.files["pins.xdc"] == (
         "set_property LOC R14 [get_ports led0]\nset_property IOSTANDARD LVCMOS33 [get_ports led0]\n"
     )

@@ -100,19 +100,15 @@ def build(
         yosys.joined(board_top.TOP, made.all, out, writes=(f"write_json {place.NETLIST}",))
         dense = _dense(dense_onnx, rtl, yosys, progress) if dense_onnx else {}
     _write_layers(rtl, family, made, dense, out)
+    if _zynq(board) and (absent := xc7.missing(board)):
+        progress(_STEPS, _STEPS, f"netlist written; {', '.join(absent)} not found")
+        return Bitstream(None, None, out, "flow synthesize", absent)
     progress(2, _STEPS, "placing and routing (nextpnr; its first call takes a minute more)")
+    made_plan = (xc7 if _zynq(board) else place).place_plan(board, place_seed)
+    path = plan.run(made_plan, out, subject="synthesize", timeout_s=timeout_s)[0]
     if _zynq(board):
-        if absent := xc7.missing(board):
-            progress(_STEPS, _STEPS, f"netlist written; {', '.join(absent)} not found")
-            return Bitstream(None, None, out, "flow synthesize", absent)
-        path = plan.run(
-            xc7.place_plan(board, place.NETLIST, place_seed), out, subject="synthesize", timeout_s=timeout_s
-        )[0]
         report = xc7.read_log(out / xc7.LOG, board, total(family, made.all))
     else:
-        path = plan.run(place.place_plan(board, place_seed), out, subject="synthesize", timeout_s=timeout_s)[
-            0
-        ]
         report = place.read_report(out / place.REPORT, board)
     if report.slack_ns is None or report.slack_ns < 0:
         path.unlink()

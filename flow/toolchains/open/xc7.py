@@ -10,6 +10,7 @@ from pathlib import Path
 from flow import plan
 from flow.errors import ToolError
 from flow.toolchains.open.board_top import clock_hz
+from flow.toolchains.open.place import NETLIST
 from flow.types import Board, Command, Plan, Report, Resources
 
 PROGRAMS = ("nextpnr-xilinx", "fasm2frames", "xc7frames2bit")
@@ -48,7 +49,7 @@ def missing(board: Board) -> tuple[str, ...]:
     return (*absent, *(name for name, path in databases(board.part).items() if path is None))
 
 
-def place_plan(board: Board, netlist: str, seed: int) -> Plan:
+def place_plan(board: Board, seed: int = 1) -> Plan:
     """Return the plan that makes ``flow.bit``; nothing must be missing."""
     found = databases(board.part)
     chip, part = found[CHIPDB], found[PRJXRAY]
@@ -68,7 +69,7 @@ def place_plan(board: Board, netlist: str, seed: int) -> Plan:
         "--xdc",
         "pins.xdc",
         "--json",
-        netlist,
+        NETLIST,
         "--fasm",
         "flow.fasm",
     )
