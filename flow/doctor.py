@@ -11,7 +11,6 @@ from flow.errors import ConfigError
 from flow.plan import find, program_version
 from flow.resources import data_folder
 from flow.store import write_atomically
-from flow.toolchains.open import xc7
 
 _OPEN = "optional; pip install prune2bit[open]"
 _PROGRAMS = {
@@ -51,6 +50,8 @@ _PACKAGES = {
 def tools() -> list[dict[str, Any]]:
     """Return every program and package with version, path and use; None where it was not found."""
     from importlib.metadata import PackageNotFoundError, distribution
+
+    from flow.toolchains.open import xc7  # `flow boards` does without
 
     rows: list[dict[str, Any]] = []
     for name, use in _PROGRAMS.items():

@@ -21,15 +21,13 @@ LEVELS = 3
 """Adders in a row between two registers."""
 MAXIMUM_BITS = 24
 """Of a weight: alkaid reads float32. Of a bias before its shift: its constants have 32."""
+MAXIMUM_DIGITS = 12_000
+"""Above, alkaid takes minutes."""
 
 
 def applies(weight: np.ndarray, bias: np.ndarray) -> bool:
     """Tell whether alkaid can take these constants."""
     return all(np.abs(values).max(initial=0) < 1 << MAXIMUM_BITS for values in (weight, bias))
-
-
-MAXIMUM_DIGITS = 12_000
-"""Above, alkaid takes minutes."""
 
 
 def digits(weight: np.ndarray) -> int:

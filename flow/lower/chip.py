@@ -96,9 +96,9 @@ class Chip:
 
     luts: int
     multipliers: int
-    inputs: int = 6
-    multiplier_bits: int = 25
-    adders: bool = True
+    inputs: int
+    multiplier_bits: int
+    adders: bool
 
     def holds(self, circuit: Circuit) -> bool:
         """Tell whether there is room for a circuit."""

@@ -73,12 +73,9 @@ def window(
     """Return the windows' positions one after the other."""
     made = _geometry(node, stream, kernel, dilations)
     height, span = made.image[0], made.spans[0]
-    cropped = max(
-        0, height + made.before[0] - (made.outputs[0] - 1) * made.strides[0] - span
-    )  # read by no window
-    rows = span + max(
-        made.strides[0], cropped + span - made.before[0]
-    )  # the next frame's first ones come in time
+    stride, top = made.strides[0], made.before[0]
+    cropped = max(0, height + top - (made.outputs[0] - 1) * stride - span)  # rows that no window reads
+    rows = span + max(stride, cropped + span - top)  # the next frame's first ones come in time
     shape = (math.prod(made.outputs) * math.prod(made.kernel), stream.channels)
     return builder.stage(
         "flow_window",

@@ -192,8 +192,8 @@ def _check_estimate(rtl: RtlDesign, family: Family, board: Board) -> None:
     circuit = rtl.circuit
     need = Resources(luts=round(circuit.luts * family.packing), dsps=circuit.multipliers)
     groups: dict[str, int] = {}
-    for stage in circuit.stages:
-        groups[stage.layer] = groups.get(stage.layer, 0) + stage.luts
+    for stage, layer in zip(circuit.stages, _layer_names(rtl), strict=True):
+        groups[layer] = groups.get(layer, 0) + stage.luts
     _refuse(board, need, groups, times=2, about="about ")
 
 
@@ -228,12 +228,17 @@ def _refuse(
         )
 
 
-def layers(rtl: RtlDesign, family: Family, stages: Sequence[Piece]) -> dict[str, Resources]:
-    """Return what each layer's stages take, in order; the input's stage counts for the first layer."""
-    groups: dict[str, list[Piece]] = {}
+def _layer_names(rtl: RtlDesign) -> list[str]:
+    """Return every stage's layer; the input's stage counts for the first one."""
     first = next(stage.layer for stage in rtl.circuit.stages if stage.layer)
-    for stage, piece in zip(rtl.circuit.stages, stages, strict=True):
-        groups.setdefault(stage.layer or first, []).append(piece)
+    return [stage.layer or first for stage in rtl.circuit.stages]
+
+
+def layers(rtl: RtlDesign, family: Family, stages: Sequence[Piece]) -> dict[str, Resources]:
+    """Return what each layer's stages take, in order."""
+    groups: dict[str, list[Piece]] = {}
+    for layer, piece in zip(_layer_names(rtl), stages, strict=True):
+        groups.setdefault(layer, []).append(piece)
     return {layer: total(family, pieces) for layer, pieces in groups.items()}
 
 
