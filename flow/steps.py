@@ -382,8 +382,8 @@ def dense_quantized(context: Context, out: Path) -> Path:
 
 def synthesized_layers(context: Context, out: Path) -> Figures:
     """Return what C synthesis said about each layer, by the network's names, and about the design."""
-    from flow.toolchains.vitis import parse_csynth_xml
     from flow.toolchains.vitis_modules import layer_reports
+    from flow.toolchains.vitis_reports import parse_csynth_xml
 
     project = load_project(context.entries["convert"], context.entries["quantize"])
     report = out / "reports" / "csynth.xml"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flow.errors import ToolError
-from flow.toolchains import vitis
+from flow.toolchains import vitis_reports
 from flow.types import Report, Resources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ WRAPPER = "impl_1/design_1_wrapper_"
 )  # fmt: skip
 def test_csynth_reports_parse_to_exact_figures(vendor, path, period_ns, expected):
     luts, flip_flops, dsps, blocks, latency, interval = expected
-    assert vitis.parse_csynth_xml(vendor / path) == Report(
+    assert vitis_reports.parse_csynth_xml(vendor / path) == Report(
         resources=Resources(luts, flip_flops, dsps, blocks * 18 * 1024),
         fmax_mhz=1000 / period_ns,
         slack_ns=None,
@@ -74,7 +74,7 @@ def test_csynth_reports_parse_to_exact_figures(vendor, path, period_ns, expected
 )
 def test_utilization_reports_parse_to_exact_figures(vendor, path, expected):
     luts, flip_flops, dsps, tiles = expected
-    assert vitis.parse_utilization(vendor / path) == Resources(luts, flip_flops, dsps, int(tiles * 36 * 1024))
+    assert vitis_reports.parse_utilization(vendor / path) == Resources(luts, flip_flops, dsps, int(tiles * 36 * 1024))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_utilization_reports_parse_to_exact_figures(vendor, path, expected):
 )
 def test_timing_reports_parse_to_exact_figures(vendor, path, slack_ns):
     report = vendor / path / (WRAPPER + "timing_summary_routed.rpt")
-    assert vitis.parse_timing(report) == slack_ns
-    assert vitis.parse_clock_period(report) == 10.0
+    assert vitis_reports.parse_timing(report) == slack_ns
+    assert vitis_reports.parse_clock_period(report) == 10.0
 
 
 # ---------------------------------------------------------------- damaged reports
@@ -118,7 +118,7 @@ def _cut(source, place, tmp_path):
 def test_a_cut_utilization_report_is_an_error(vendor, tmp_path, place, missing):
     path = _cut(vendor / IRIS_RUN / (WRAPPER + "utilization_placed.rpt"), place, tmp_path)
     with pytest.raises(ToolError) as caught:
-        vitis.parse_utilization(path)
+        vitis_reports.parse_utilization(path)
     assert str(caught.value) == (
         f"synthesize: report {path} must hold a whole row {missing!r}, not end without it; "
         "run the build again"
@@ -131,13 +131,13 @@ def test_a_cut_utilization_report_is_an_error(vendor, tmp_path, place, missing):
 def test_a_cut_timing_report_is_an_error(vendor, tmp_path, place):
     path = _cut(vendor / IRIS_RUN / (WRAPPER + "timing_summary_routed.rpt"), place, tmp_path)
     with pytest.raises(ToolError) as caught:
-        vitis.parse_timing(path)
+        vitis_reports.parse_timing(path)
     assert str(caught.value) == (
         f"synthesize: report {path} must hold a design timing summary, not end without it; "
         "run the build again"
     )
     with pytest.raises(ToolError, match="must hold a clock summary, not end without it"):
-        vitis.parse_clock_period(path)
+        vitis_reports.parse_clock_period(path)
 
 
 @pytest.mark.parametrize("place", ["<profile>", "<FF>13240</FF>", "</AreaEstimates>"])
@@ -146,7 +146,7 @@ def test_a_cut_csynth_report_is_an_error(vendor, tmp_path, place):
     with pytest.raises(
         ToolError, match=r"^synthesize: report .* must be whole XML, not text that fails with"
     ):
-        vitis.parse_csynth_xml(path)
+        vitis_reports.parse_csynth_xml(path)
 
 
 def test_a_csynth_report_without_a_figure_is_an_error(vendor, tmp_path):
@@ -154,7 +154,7 @@ def test_a_csynth_report_without_a_figure_is_an_error(vendor, tmp_path):
     path = tmp_path / "csynth.xml"
     path.write_text(text)
     with pytest.raises(ToolError) as caught:
-        vitis.parse_csynth_xml(path)
+        vitis_reports.parse_csynth_xml(path)
     assert str(caught.value) == (
         f"synthesize: report {path} must hold AreaEstimates/Resources/LUT, not come without it; "
         "run the build again"
@@ -166,11 +166,11 @@ def test_a_latency_that_hls_cannot_tell_is_none(vendor, tmp_path):
     text = re.sub(r"(<Worst-caseLatency>)\d+", r"\1undef", text)
     path = tmp_path / "csynth.xml"
     path.write_text(re.sub(r"(<Interval-max>)\d+", r"\1?", text))
-    report = vitis.parse_csynth_xml(path)
+    report = vitis_reports.parse_csynth_xml(path)
     assert (report.latency_cycles, report.interval_cycles) == (None, None)
 
 
-@pytest.mark.parametrize("parse", [vitis.parse_csynth_xml, vitis.parse_utilization, vitis.parse_timing])
+@pytest.mark.parametrize("parse", [vitis_reports.parse_csynth_xml, vitis_reports.parse_utilization, vitis_reports.parse_timing])
 def test_a_missing_report_is_an_error(tmp_path, parse):
     path = tmp_path / "none.rpt"
     with pytest.raises(ToolError) as caught:
