@@ -7,20 +7,36 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from flow.errors import ToolError
 from flow.types import Command, Plan
 
 _HINTS = {
     "g++": "install it (Debian: apt install g++)",
+    "ssh": "install it (Debian: apt install openssh-client)",
     "vitis_hls": "source Vitis HLS' settings64.sh",
     "vitis-run": "source Vitis' settings64.sh",
     "vivado": "source Vivado's settings64.sh",
 }
+
+
+_LAST_LINES = 30  # of a program's output, in messages
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its status, the end of what it wrote to stderr, and whether its time was up."""
+
+    status: int
+    errors: tuple[str, ...]
+    expired: bool
 
 
 def find(program: str) -> Path | None:
@@ -34,10 +50,9 @@ def program_version(program: str) -> str | None:
     path = find(program)
     if path is None:
         return None
-    option = "-version" if program in ("vivado", "vitis_hls", "vitis-run") else "--version"
     try:
         done = subprocess.run(
-            (str(path), option),
+            (str(path), version_option(program)),
             capture_output=True,
             text=True,
             errors="replace",
@@ -48,6 +63,11 @@ def program_version(program: str) -> str | None:
         return None
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return lines[0] if lines else None
+
+
+def version_option(program: str) -> str:
+    """Return what a program is asked for its version with."""
+    return "-version" if program in ("vivado", "vitis_hls", "vitis-run") else "--version"
 
 
 def missing(plan: Plan) -> tuple[str, ...]:
@@ -104,15 +124,80 @@ def run(
     write(plan, folder)
     for command in plan.commands:
         _run_one(command, folder, subject, timeout_s, env, on_line)
-    products = tuple(folder / name for name in plan.products)
-    for product in products:
-        if not product.exists():
-            last = plan.commands[-1]
-            raise ToolError(
-                f"{subject}: {last.name or last.argv[0]!r} must leave {product.name}, not end without it; "
-                f"see {folder / last.log}"
-            )
-    return products
+    for name in plan.products:
+        if not (folder / name).exists():
+            raise without(plan, name, folder, subject)
+    return tuple(folder / name for name in plan.products)
+
+
+def failure(who: str, status: int, output: Sequence[str]) -> ToolError:
+    """Return the error of what ended with a status other than 0, and with the last lines of this output."""
+    shown = "\n".join(f"    {line}" for line in output[-_LAST_LINES:])
+    return ToolError(f"{who} must exit with 0, not {status}; its output ends with\n{shown}")
+
+
+def overtime(subject: str, program: str, timeout_s: float, log: Path) -> ToolError:
+    """Return the error of a program that ran past its limit."""
+    return ToolError(
+        f"{subject}: {program!r} must end within {timeout_s:g} s, not run on; its output is in {log}"
+    )
+
+
+def without(plan: Plan, product: str, folder: Path, subject: str) -> ToolError:
+    """Return the error of a plan whose commands ended well and left this product out."""
+    last = plan.commands[-1]
+    return ToolError(
+        f"{subject}: {last.name or last.argv[0]!r} must leave {Path(product).name}, not end without it; "
+        f"see {folder / last.log}"
+    )
+
+
+def pipe(
+    argv: Sequence[str],
+    *,
+    subject: str,
+    stdin: Path | bytes | None = None,
+    output: Path | None = None,
+    on_line: Callable[[bytes], None] | None = None,
+    timeout_s: float | None = None,
+) -> Ended:
+    """Run one program, feed it and take what it prints, byte for byte; its status is the caller's to judge.
+
+    Args:
+        argv: the program, looked up on PATH, and its arguments; no shell reads them.
+        subject: the stage, for error messages.
+        stdin: a file or bytes that it reads; None: nothing.
+        output: the file that stdout goes to; None: stdout comes line by line.
+        on_line: called with every line of stdout as it comes, its end included.
+        timeout_s: limit in seconds; the program is killed then, with all that it started.
+
+    Raises:
+        ToolError: it is not on PATH or cannot be started.
+    """
+    require(argv[0], subject)
+    with contextlib.ExitStack() as stack:
+        source: Any = subprocess.DEVNULL
+        if isinstance(stdin, Path):
+            source = stack.enter_context(stdin.open("rb"))
+        elif stdin is not None:  # a file, unlike a pipe, needs nobody who writes while the output is read
+            source = stack.enter_context(tempfile.TemporaryFile())
+            source.write(stdin)
+            source.seek(0)
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        sink: Any = stack.enter_context(output.open("wb")) if output else subprocess.PIPE
+        process = _start(argv, subject, stdin=source, stdout=sink, stderr=errors)
+        with _limited(process, timeout_s) as expired:
+            for line in process.stdout or ():
+                if on_line:
+                    on_line(line)
+            status = process.wait()
+        return Ended(status, _last_lines(errors), bool(expired))
+
+
+def _last_lines(file: IO[bytes]) -> tuple[str, ...]:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
+    lines = file.read().decode(errors="replace").splitlines()
+    return tuple(lines[-_LAST_LINES:])
 
 
 def _run_one(
@@ -126,43 +211,11 @@ def _run_one(
     program = command.name or command.argv[0]
     log = folder / command.log
     log.parent.mkdir(parents=True, exist_ok=True)
-    tail: deque[str] = deque(maxlen=30)
+    tail: deque[str] = deque(maxlen=_LAST_LINES)
     with log.open("w", encoding="utf-8") as sink:
-        process = _start(command, folder, subject, env)
-        expired: list[bool] = []
-        timer = _watchdog(process, timeout_s, expired)
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                sink.write(line)
-                tail.append(line.rstrip())
-                if on_line:
-                    on_line(line.rstrip())
-            status = process.wait()
-        except BaseException:
-            _kill(process)
-            process.wait()
-            raise
-        finally:
-            if timer:
-                timer.cancel()
-    if expired:
-        raise ToolError(
-            f"{subject}: {program!r} must end within {timeout_s:g} s, not run on; its output is in {log}"
-        )
-    if status != 0:
-        shown = "\n".join(f"    {line}" for line in tail)
-        raise ToolError(
-            f"{subject}: {program!r} must exit with 0, not {status}; its output ends with\n{shown}"
-        )
-
-
-def _start(
-    command: Command, folder: Path, subject: str, env: Mapping[str, str] | None
-) -> subprocess.Popen[str]:
-    try:
-        return subprocess.Popen(
+        process = _start(
             command.argv,
+            subject,
             cwd=folder,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -170,30 +223,55 @@ def _start(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,
         )
+        with _limited(process, timeout_s) as expired:
+            assert process.stdout is not None
+            for line in process.stdout:
+                sink.write(line)
+                tail.append(line.rstrip())
+                if on_line:
+                    on_line(line.rstrip())
+            status = process.wait()
+    if expired:
+        assert timeout_s is not None
+        raise overtime(subject, program, timeout_s, log)
+    if status != 0:
+        raise failure(f"{subject}: {program!r}", status, tuple(tail))
+
+
+def _start(argv: Sequence[str], subject: str, **options: Any) -> subprocess.Popen[Any]:
+    """Start a program in a session of its own, so that all that it starts can be ended with it."""
+    try:
+        return subprocess.Popen(tuple(argv), start_new_session=True, **options)
     except OSError as error:
         raise ToolError(
-            f"{subject}: {command.argv[0]!r} must start, not fail with {error.strerror!r}; install it anew"
+            f"{subject}: {argv[0]!r} must start, not fail with {error.strerror!r}; install it anew"
         ) from error
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _watchdog(
-    process: subprocess.Popen[str], timeout_s: float | None, expired: list[bool]
-) -> threading.Timer | None:
-    """Kill the program when its time is up, and say so in ``expired``."""
-    if timeout_s is None:
-        return None
+@contextlib.contextmanager
+def _limited(process: subprocess.Popen[Any], timeout_s: float | None) -> Iterator[list[bool]]:
+    """Kill the program when its time is up, or when the block fails; what is given is not empty when time was up."""
+    expired: list[bool] = []
 
     def expire() -> None:
         expired.append(True)
         _kill(process)
 
-    timer = threading.Timer(timeout_s, expire)
-    timer.start()
-    return timer
+    timer = threading.Timer(timeout_s, expire) if timeout_s is not None else None
+    if timer:
+        timer.start()
+    try:
+        yield expired
+    except BaseException:
+        _kill(process)
+        process.wait()
+        raise
+    finally:
+        if timer:
+            timer.cancel()
+
+
+def _kill(process: subprocess.Popen[Any]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -248,6 +248,60 @@ def test_nothing_runs_on_when_the_caller_gives_up(error: type[BaseException], tm
         assert gone(int((tmp_path / name).read_text())), name
 
 
+# ---------------------------------------------------------------- one program, byte for byte
+
+
+EVERY_BYTE = bytes(range(256)) * 1000
+
+
+def test_bytes_and_files_go_in_and_come_out_as_they_are(tmp_path: Path) -> None:
+    source, result = tmp_path / "source", tmp_path / "result"
+    source.write_bytes(EVERY_BYTE)
+    for stdin in (source, EVERY_BYTE):
+        lines: list[bytes] = []
+        assert plan.pipe(("cat",), subject="build", stdin=stdin, output=result) == plan.Ended(0, (), False)
+        plan.pipe(("cat",), subject="build", stdin=stdin, on_line=lines.append)
+        assert result.read_bytes() == b"".join(lines) == EVERY_BYTE
+        assert len(lines) == EVERY_BYTE.count(b"\n") + 1
+
+
+def test_a_piped_program_that_asks_gets_no_answer() -> None:
+    assert plan.pipe(("sh", "-c", "read answer"), subject="build").status == 1
+
+
+def test_the_status_and_the_end_of_the_errors_are_the_callers_to_judge() -> None:
+    script = "echo out; for i in $(seq 40); do echo line $i >&2; done; exit 3"
+    expected = plan.Ended(3, tuple(f"line {i}" for i in range(11, 41)), False)
+    assert plan.pipe(("sh", "-c", script), subject="build") == expected
+    assert plan.pipe(("sh", "-c", "kill -9 $$"), subject="build") == plan.Ended(-9, (), False)
+
+
+def test_a_piped_program_past_its_time_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    script = f"sleep 65 & echo $! > {tmp_path / 'child'}; wait"
+    for output in (None, tmp_path / "out"):
+        done = plan.pipe(("sh", "-c", script), subject="build", output=output, timeout_s=0.7)
+        assert (done.status, done.expired) == (-9, True)
+        assert gone(int((tmp_path / "child").read_text()))
+
+
+def test_a_piped_program_ends_when_the_caller_gives_up(tmp_path: Path) -> None:
+    def give_up(line: bytes) -> None:
+        raise KeyboardInterrupt
+
+    script = f"echo $$ > {tmp_path / 'self'}; echo ready; sleep 66"
+    with pytest.raises(KeyboardInterrupt):
+        plan.pipe(("sh", "-c", script), subject="build", on_line=give_up)
+    assert gone(int((tmp_path / "self").read_text()))
+
+
+def test_a_piped_program_that_is_missing_is_told() -> None:
+    with pytest.raises(ToolError) as error:
+        plan.pipe(("no-such-program",), subject="build")
+    assert str(error.value) == (
+        "build: 'no-such-program' must be on PATH, not missing; install it (flow doctor shows what was found)"
+    )
+
+
 # ---------------------------------------------------------------- programs
 
 
