@@ -116,13 +116,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class Report:
-    """What a vendor tool said about a design."""
+    """What a vendor tool said about a design; ``None`` means not reported.
+
+    ``slack_ns``, ``hold_slack_ns``: the worst ones of setup and hold. ``latency_cycles``, ``interval_cycles``: the
+    worst case, with ``best_latency_cycles`` and ``interval_min_cycles`` the best. ``clock_period_ns``: what HLS was
+    asked for; ``estimated_clock_period_ns``: what it expects. ``power_w``: of the whole chip, by estimate.
+    """
 
     resources: Resources
     fmax_mhz: float | None = None
     slack_ns: float | None = None
     latency_cycles: int | None = None
     interval_cycles: int | None = None
+    best_latency_cycles: int | None = None
+    interval_min_cycles: int | None = None
+    clock_period_ns: float | None = None
+    estimated_clock_period_ns: float | None = None
+    hold_slack_ns: float | None = None
+    power_w: float | None = None
+
+    @property
+    def bram18(self) -> int | None:
+        """Return the block RAM in the vendor's blocks of 18 Kibit."""
+        bits = self.resources.bram_bits
+        return None if bits is None else bits // (18 * 1024)
 
 
 @dataclass(frozen=True)
@@ -379,6 +396,30 @@ class Bitstream:
     folder: Path
     command: str
     missing_tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a board did; every result equals its golden vector.
+
+    ``link``: what samples came over, which may be what limits ``samples_per_second``. ``clocks``: of the quickest and
+    of the slowest sample on the chip, from the first word in to the last one out; ``None`` where nothing counts them.
+    ``latency_us``: of one sample with the link around it.
+    ``cycles_per_sample``: clocks of a batch by its samples. ``retries``: requests repeated over a serial line.
+    """
+
+    board: str
+    design_id: str
+    link: str
+    samples: int
+    max_error_lsb: int
+    accuracy: float | None
+    clocks: tuple[int, int] | None
+    latency_us: float
+    samples_per_second: float
+    clock_mhz: float
+    cycles_per_sample: float | None = None
+    retries: int | None = None
 
 
 @dataclass(frozen=True)

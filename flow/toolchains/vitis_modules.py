@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flow.errors import ToolError
+from flow.toolchains.vitis_reports import damaged, read_text, table
 from flow.types import Report, Resources
 
 _BLOCK_BITS = 18 * 1024
+_SUMMED = ("BRAM_18K", "DSP", "FF", "LUT")
 
 
 def parse_modules(path: Path) -> Mapping[str, Report]:
@@ -37,6 +39,41 @@ def parse_modules(path: Path) -> Mapping[str, Report]:
             f"synthesize: report {path} must name functions, not none; take csynth.xml of Vitis HLS, "
             "or <top>_csynth.rpt of Vivado HLS"
         )
+    return found
+
+
+def parse_summary(path: Path) -> Mapping[str, Report]:
+    """Return the estimates of all functions by their names, the top first, from the summary of Vitis HLS.
+
+    Args:
+        path: ``csynth.rpt``. Its loops are left out: their resources are their function's.
+
+    Returns:
+        Latency is the worst case in cycles, ``None`` where the tool could not tell.
+
+    Raises:
+        ToolError: the file cannot be read, is cut short, or is no such report.
+    """
+    text = read_text(path)
+    rows = table(
+        path,
+        text,
+        "table of modules",
+        r"^\+ Performance & Resource Estimates: *\n(?: *| *PS:.*)\n(?: *PS:.*\n)?",
+    )
+    head, body = rows[1], [row for row in rows[2:] if row[0].startswith("+ ")]
+    wanted = {"(cycles)": "latency", "Interval": "interval", "BRAM": "BRAM_18K"}
+    names = [wanted.get(name, name) for name in head]
+    if not body or not {"latency", "interval", "BRAM_18K", "DSP", "FF", "LUT"} <= set(names):
+        raise damaged(path, "hold a table of modules with their latency and resources", "another one")
+    found: dict[str, Report] = {}
+    for row in body:
+        if len(row) != len(names):
+            raise damaged(path, f"hold {len(names)} cells for {row[0][2:]!r}", str(len(row)))
+        cells = dict(zip(names, row, strict=True))
+        # 3 (1%), or a dash for none
+        counts = {name: "0" if cells[name] == "-" else cells[name].split(" ")[0] for name in _SUMMED}
+        found.setdefault(row[0][2:].strip(), _report(counts, cells["latency"], cells["interval"]))
     return found
 
 
