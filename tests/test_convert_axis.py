@@ -48,7 +48,7 @@ def test_the_templates_are_copied_as_they_are():
     assert files["tb/testbench.cpp"] == (source / "testbench.cpp").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("top", ["1net", "net-1", "", "main", "nnet", "net;", "netz\n", "größe"])
+@pytest.mark.parametrize("top", ["1net", "net-1", "", "main", "nnet", "flow_last", "net;", "netz\n", "größe"])
 def test_a_top_that_cannot_be_a_function_is_rejected(top):
     with pytest.raises(ConfigError, match=r"^convert: top must be a C identifier .*, not .*; choose another"):
         axis_files(top, "io_stream", [IMAGE], [SCORES], LAYERS)
@@ -348,12 +348,20 @@ def test_several_inputs_and_outputs_follow_one_another_in_a_frame(io_type, tmp_p
     assert "sample 3 input 4 must fit the input's type, not be 131072 LSB" in _run(tmp_path).stderr
 
 
+def _check(width, signed, size, arrays, last):
+    flags = ", ".join(str(flag).lower() for flag in (signed, size, arrays, last))
+    return f"    failed += shape<{width}, {flags}>().check() != 0;\n"
+
+
 @pytest.mark.tool
 @needs("g++")
 def test_both_gearboxes_agree_with_plain_packing_for_every_shape(tmp_path):
     shapes = [(w, n, arrays) for w in (5, 16, 19, 40) for n in (1, 2, 3, 5, 8) for arrays in (1, 2, 3, 5)]
-    checks = "".join(
-        f"    failed += check<{w}, {n}, {arrays}, {str(n != arrays).lower()}>();\n" for w, n, arrays in shapes
+    checks = "".join(_check(w, True, n, arrays, n != arrays) for w, n, arrays in shapes)
+    checks += "".join(
+        _check(w, signed, *shape, True)
+        for w in (1, 3, 7, 8, 9, 13, 16, 17, 31, 32, 33, 40)
+        for signed, shape in ((True, (3, 2)), (False, (1, 5)))
     )
     source = (Path(__file__).parent / "golden" / "axis" / "gearbox.cpp").read_text(encoding="utf-8")
     (tmp_path / "gearbox.cpp").write_text(source.replace("    // checks\n", checks), encoding="utf-8")
@@ -450,7 +458,7 @@ def test_a_full_disk_is_an_error_of_its_own(data):
 def test_a_wrong_tlast_is_noticed(tmp_path):
     files = axis_files("net", SMALL.io_type, *_ports(SMALL), (("scale", 3),)) | _network(SMALL)
     broken, count = re.subn(
-        r"word\.last = LAST && sent == WORDS", "word.last = sent == 1", files["firmware/axis_top.h"]
+        r"word\.last = lasts\.read\(\)", "word.last = lasts.read() | 1", files["firmware/axis_top.h"]
     )
     assert count == 1
     _build(tmp_path, files | {"firmware/axis_top.h": broken})
@@ -458,7 +466,8 @@ def test_a_wrong_tlast_is_noticed(tmp_path):
     _write_data(tmp_path, inputs, SMALL.expected(inputs))
     ran = _run(tmp_path)
     assert ran.stdout.startswith(
-        "FRAMING sample 0: TLAST must be high on the last output word, and only there\n"
+        "FRAMING sample 1: TLAST must be on the last output word if it was on the last input word, "
+        "and nowhere else\n"
     )
     assert ran.returncode == 1
 

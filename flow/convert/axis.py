@@ -1,6 +1,7 @@
 """Writes the AXI4-Stream top around hls4ml's network, and the constants of its test bench.
 
-A frame is input 0's words, then input 1's, ...; each starts in a word of its own, and so do the outputs'.
+A frame is input 0's words, then input 1's, ...; each starts in a word of its own, and so do the outputs'. The TLAST
+of a frame's last word in comes back on its last word out (`axis_top.h` says how).
 
 The work itself is C++ in ``hls_templates/cpp``, parameterised by types and constants; only a thin top and
 two headers are generated here.
@@ -23,9 +24,16 @@ _TEMPLATES = {
     "tb/emulation/ap_axi_sdata.h": "emulation/ap_axi_sdata.h",
 }
 # names that the generated C++ uses itself
-_TAKEN = frozenset({"flow_axis", "hls", "main", "nnet", "std", "words", "s_axis", "m_axis"})
+_TAKEN = frozenset(
+    {
+        *("flow_axis", "flow_input", "flow_last", "flow_output", "hls", "m_axis"),
+        *("main", "nnet", "s_axis", "std", "words"),
+    }
+)
 _FRAMES = 2
 """Depth of the streams of whole frames around an io_parallel network."""
+_LASTS = 16
+"""Depth of the stream of flags beside the network: what one lookup table holds as a shift register."""
 
 _HEADER = """\
 // The AXI4-Stream top of {top}: words in, words out (axis_top.h has the format).
@@ -46,11 +54,13 @@ _TOP = """\
 #include "{top}_axis.h"
 #include "{top}.h"
 {types}
-static void {top}_unpack(hls::stream<axis_word_t> &words, {in_arguments}) {{
+static void {top}_unpack(hls::stream<axis_word_t> &words, {in_arguments},
+        hls::stream<flow_axis::last_t> &flow_last) {{
     #pragma HLS INLINE off
 {unpack}}}
 
-static void {top}_pack({out_arguments}, hls::stream<axis_word_t> &words) {{
+static void {top}_pack({out_arguments},
+        hls::stream<flow_axis::last_t> &flow_last, hls::stream<axis_word_t> &words) {{
     #pragma HLS INLINE off
 {pack}}}
 {frame}
@@ -58,12 +68,14 @@ void {top}_axis(hls::stream<axis_word_t> &s_axis, hls::stream<axis_word_t> &m_ax
     #pragma HLS INTERFACE axis port=s_axis
     #pragma HLS INTERFACE axis port=m_axis
     #pragma HLS INTERFACE ap_ctrl_none port=return
-    #pragma HLS DATAFLOW
+    // Each process starts by itself and waits for its streams (UG1399, "Specifying Compiler-Created FIFO Depth"): a
+    // FIFO of starts from {top}_unpack to {top}_pack, beside the network, would bound the frames inside it.
+    #pragma HLS DATAFLOW disable_start_propagation
 
 {streams}
-    {top}_unpack(s_axis, {inputs});
+    {top}_unpack(s_axis, {inputs}, flow_last);
     {call}({inputs}, {outputs});
-    {top}_pack({outputs}, m_axis);
+    {top}_pack({outputs}, flow_last, m_axis);
 }}
 """
 
@@ -194,24 +206,36 @@ def _top(top: str, stream: bool, inputs: Sequence[Side], outputs: Sequence[Side]
     given, made = _streams("flow_input", inputs, stream), _streams("flow_output", outputs, stream)
     in_arguments = ", ".join(one.argument for one in given)
     out_arguments = ", ".join(one.argument for one in made)
-    last = len(made) - 1
     types = [f"typedef nnet::array<{s.side.type}, {s.side.port.size}> {s.type};" for s in (*given, *made)]
     return _TOP.format(
         top=top,
         types="" if stream else "\n" + "\n".join(types) + "\n",
         in_arguments=in_arguments,
         out_arguments=out_arguments,
-        unpack="".join(f"    flow_axis::unpack<{s.side.port.size}>(words, {s.name});\n" for s in given),
-        pack="".join(
-            f"    flow_axis::pack<{s.side.port.size}, {str(place == last).lower()}>({s.name}, words);\n"
-            for place, s in enumerate(made)
-        ),
+        unpack="".join(_unpack(s, s is given[-1]) for s in given),
+        pack="".join(_pack(s, s is made[-1]) for s in made),
         frame="" if stream else _frame(top, given, made, in_arguments, out_arguments),
-        streams="".join(_STREAM.format(type=s.type, name=s.name, depth=s.depth) for s in (*given, *made)),
+        streams="".join(
+            _STREAM.format(type=kind, name=name, depth=depth)
+            for kind, name, depth in (
+                *((s.type, s.name, s.depth) for s in (*given, *made)),
+                ("flow_axis::last_t", "flow_last", _LASTS),
+            )
+        ),
         inputs=", ".join(s.name for s in given),
         outputs=", ".join(s.name for s in made),
         call=top if stream else f"{top}_frame",
     )
+
+
+def _unpack(stream: _Stream, last: bool) -> str:
+    call = f"flow_axis::unpack<{stream.side.port.size}>(words, {stream.name})"
+    return f"    flow_last.write({call});\n" if last else f"    {call};\n"
+
+
+def _pack(stream: _Stream, last: bool) -> str:
+    size, flag = stream.side.port.size, str(last).lower()
+    return f"    flow_axis::pack<{size}, {flag}>({stream.name}, flow_last, words);\n"
 
 
 def _streams(prefix: str, sides: Sequence[Side], stream: bool) -> list[_Stream]:

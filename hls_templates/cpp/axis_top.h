@@ -3,8 +3,18 @@
 // A value travels in a lane of 8, 16 or 32 bits, the smallest that holds it, sign- or zero-extended; a value
 // wider than 32 bits takes two words, the lower half first. The first value of a word lies in its lowest bits.
 // A frame starts in a word of its own, so its last word is padded with zeros; where a network has several inputs
-// or outputs, each starts in a word of its own. TLAST is high on the last word of the last output of a frame;
-// unpack() counts, and needs no TLAST.
+// or outputs, each starts in a word of its own.
+//
+// The TLAST of a frame's last input word comes back on the frame's last output word, and no other word has one. A
+// DMA ends a transfer at TLAST, so a host sends a batch of any number of frames in one transfer, with TLAST at its
+// end, and receives all results in one. unpack() counts words: a TLAST elsewhere is ignored and shifts nothing.
+//
+// The flag passes the network in a stream beside it, one a frame. It is written when the frame's last word has been
+// read and its values are on their way, and read when all of its results have been, for the last word of all. So
+// neither side waits for a flag while the network waits for that side: pack() takes every result before it needs the
+// flag, and what the network still reads of that frame comes from unpack() alone. Where the stream of flags is full,
+// unpack() waits, but the network has all of the frames whose flags it holds, and pack() frees the oldest flag
+// with them. More frames inside than flags can only cost clocks.
 //
 // Both gearboxes move a word or an array of values (whichever is smaller) in every clock cycle, through a
 // chain of slots that shifts by fixed distances: a slot is a lane, or half of a value's two words.
@@ -23,6 +33,8 @@ static const int AXIS_BITS = 32;
 typedef ap_axiu<AXIS_BITS, 0, 0, 0> axis_word_t;
 
 namespace flow_axis {
+
+typedef ap_uint<1> last_t; // the TLAST of a frame
 
 constexpr unsigned ceil_div(unsigned a, unsigned b) { return (a + b - 1) / b; }
 constexpr unsigned gcd(unsigned a, unsigned b) { return b == 0 ? a : gcd(b, a % b); }
@@ -111,8 +123,9 @@ template <class T, unsigned DEPTH> ap_uint<AXIS_BITS> pop_word(typename layout<T
     return word;
 }
 
-// Read the words of one frame of SIZE values and write them as arrays (ARRAY: nnet::array<T, N>).
-template <unsigned SIZE, class ARRAY> void unpack(hls::stream<axis_word_t> &words, hls::stream<ARRAY> &values) {
+// Read the words of one frame of SIZE values and write them as arrays (ARRAY: nnet::array<T, N>); the last word's
+// TLAST is returned.
+template <unsigned SIZE, class ARRAY> last_t unpack(hls::stream<axis_word_t> &words, hls::stream<ARRAY> &values) {
     typedef typename ARRAY::value_type T;
     typedef layout<T> L;
     static_assert(SIZE % ARRAY::size == 0, "a frame must hold whole arrays");
@@ -127,11 +140,14 @@ template <unsigned SIZE, class ARRAY> void unpack(hls::stream<axis_word_t> &word
     typename L::slot_t slots[DEPTH];
     #pragma HLS ARRAY_PARTITION variable=slots complete
     unsigned filled = 0; // slots at the top that wait for their array
+    last_t last = 0;
 
     for (unsigned step = 0; step < STEPS; step++) {
         #pragma HLS PIPELINE II=1
         if (filled < TAKEN) {
-            push_word<T>(slots, words.read().data);
+            axis_word_t word = words.read();
+            push_word<T>(slots, word.data);
+            last = word.last;
             filled += L::SLOTS_PER_WORD;
         }
         if (filled >= TAKEN) {
@@ -156,11 +172,13 @@ template <unsigned SIZE, class ARRAY> void unpack(hls::stream<axis_word_t> &word
             filled -= TAKEN;
         }
     }
+    return last;
 }
 
-// Read the arrays of one frame of SIZE values and write them as words; LAST: nothing follows in this frame.
+// Read the arrays of one frame of SIZE values and write them as words; LAST: nothing follows in this frame, so that
+// its flag goes with the last word.
 template <unsigned SIZE, bool LAST, class ARRAY>
-void pack(hls::stream<ARRAY> &values, hls::stream<axis_word_t> &words) {
+void pack(hls::stream<ARRAY> &values, hls::stream<last_t> &lasts, hls::stream<axis_word_t> &words) {
     typedef typename ARRAY::value_type T;
     typedef layout<T> L;
     static_assert(SIZE % ARRAY::size == 0, "a frame must hold whole arrays");
@@ -209,7 +227,9 @@ void pack(hls::stream<ARRAY> &values, hls::stream<axis_word_t> &words) {
             word.data = pop_word<T>(slots);
             word.keep = -1;
             word.strb = -1;
-            word.last = LAST && sent == WORDS;
+            word.last = 0;
+            if (LAST && sent == WORDS) // no sooner: the network may give results before it has the whole frame
+                word.last = lasts.read();
             words.write(word);
             filled = filled > L::SLOTS_PER_WORD ? filled - L::SLOTS_PER_WORD : 0;
         }
