@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 
+from . import monitor_registers as at
 from .dma import Registers
 from .errors import BoardError
 
-MAGIC, VERSION = 0x574F4C46, 1  # "FLOW", least significant byte first
-CLEAR, HOLD = 1 << 0, 1 << 1  # of control
-IN_RESET = 1 << 2  # of status
 CLOCK_TOLERANCE = 0.01
 MEASURED_TOLERANCE = 0.05
 """Wider than the clock's own: an interval that Python times is off by what the scheduler takes."""
@@ -32,15 +30,15 @@ class Monitor:
         Raises:
             BoardError: another design answers, or the clock is another.
         """
-        magic, version = self.registers.read(0x00), self.registers.read(0x04)
-        if magic != MAGIC:
+        magic, version = self.registers.read(at.MAGIC), self.registers.read(at.VERSION)
+        if magic != at.MAGIC_VALUE:
             raise BoardError(
-                f"monitor: magic must be {MAGIC:#010x}, not {magic:#010x}; the overlay on the fabric is another "
+                f"monitor: magic must be {at.MAGIC_VALUE:#010x}, not {magic:#010x}; the overlay on the fabric is another "
                 "design: program the bundle's"
             )
-        if version != VERSION:
+        if version != at.VERSION_VALUE:
             raise BoardError(
-                f"monitor: version must be {VERSION}, not {version}; take flow_board and the overlay from one bundle"
+                f"monitor: version must be {at.VERSION_VALUE}, not {version}; take flow_board and the overlay from one bundle"
             )
         if self.design_id() != design_id:
             raise BoardError(
@@ -51,16 +49,16 @@ class Monitor:
 
     def design_id(self) -> str:
         """Return the design's 16 hexadecimal digits."""
-        return f"{self.registers.read(0x0C):08x}{self.registers.read(0x08):08x}"
+        return f"{self.registers.read(at.DESIGN_ID_HIGH):08x}{self.registers.read(at.DESIGN_ID_LOW):08x}"
 
     def cycles(self) -> int:
         """Return the clocks counted; the counter runs freely."""
-        low = self.registers.read(0x20)  # latches the upper half
-        return self.registers.read(0x24) << 32 | low
+        low = self.registers.read(at.CYCLES_LOW)  # latches the upper half
+        return self.registers.read(at.CYCLES_HIGH) << 32 | low
 
     def clear(self) -> None:
         """Set the counters to 0."""
-        self.registers.write(0x14, CLEAR)
+        self.registers.write(at.CONTROL, at.CLEAR)
 
     def reset_network(self) -> None:
         """Reset the network, so that nothing of an earlier batch is left in it, and clear the counters.
@@ -68,43 +66,43 @@ class Monitor:
         Raises:
             BoardError: it stays in reset.
         """
-        self.registers.write(0x14, HOLD | CLEAR)
-        self.registers.write(0x14, 0)
+        self.registers.write(at.CONTROL, at.HOLD | at.CLEAR)
+        self.registers.write(at.CONTROL, 0)
         for _ in range(1000):  # the release passes a synchronizer of some clocks
-            if not self.registers.read(0x18) & IN_RESET:
+            if not self.registers.read(at.STATUS) & at.IN_RESET:
                 return
         raise BoardError(
             f"monitor: network must leave its reset, not stay in it (status (0x18) is "
-            f"{self.registers.read(0x18):#010x}); check that its clock runs"
+            f"{self.registers.read(at.STATUS):#010x}); check that its clock runs"
         )
 
     def latency_cycles(self) -> int:
         """Return the clocks from the first word in to the first word out with TLAST; 0: none yet."""
-        return self.registers.read(0x38)
+        return self.registers.read(at.LATENCY_CYCLES)
 
     def span_cycles(self) -> int:
         """Return the clocks from the first word in to the last word out."""
-        return self.registers.read(0x3C)
+        return self.registers.read(at.SPAN_CYCLES)
 
     def counters(self) -> dict[str, int]:
         """Return every counter and state by name."""
-        status = self.registers.read(0x18)
+        status = self.registers.read(at.STATUS)
         return {
-            "input_words": self.registers.read(0x28),
-            "output_words": self.registers.read(0x2C),
-            "input_lasts": self.registers.read(0x30),
-            "output_lasts": self.registers.read(0x34),
+            "input_words": self.registers.read(at.INPUT_WORDS),
+            "output_words": self.registers.read(at.OUTPUT_WORDS),
+            "input_lasts": self.registers.read(at.INPUT_LASTS),
+            "output_lasts": self.registers.read(at.OUTPUT_LASTS),
             "latency_cycles": self.latency_cycles(),
             "span_cycles": self.span_cycles(),
-            "input_wait_cycles": self.registers.read(0x40),
-            "output_wait_cycles": self.registers.read(0x44),
-            "input_waits": status & 1,
-            "output_waits": status >> 1 & 1,
-            "in_reset": status >> 2 & 1,
+            "input_wait_cycles": self.registers.read(at.INPUT_WAIT_CYCLES),
+            "output_wait_cycles": self.registers.read(at.OUTPUT_WAIT_CYCLES),
+            "input_waits": status & at.INPUT_WAITS,
+            "output_waits": (status & at.OUTPUT_WAITS) >> 1,
+            "in_reset": (status & at.IN_RESET) >> 2,
         }
 
     def _check_clock(self, clock_mhz: float) -> None:
-        built_mhz = self.registers.read(0x10) / 1e6
+        built_mhz = self.registers.read(at.CLOCK_HZ) / 1e6
         if abs(built_mhz - clock_mhz) > CLOCK_TOLERANCE * clock_mhz:
             raise BoardError(
                 f"monitor: design must be built for the manifest's {clock_mhz:g} MHz, not {built_mhz:g} MHz; take "
