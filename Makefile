@@ -7,7 +7,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test tools format clean
 demo: $(STAMP)
 	$(VENV)/bin/flow run
 
@@ -16,6 +16,13 @@ test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
+
+# What the tests use beside g++, of Debian's packages: tclsh for the vendor's scripts, a real sshd that plays workstations
+# and boards. Without them those tests are skipped.
+tools:
+	@{ command -v tclsh && PATH="$$PATH:/usr/sbin" command -v sshd && command -v ssh; } >/dev/null || { \
+	  root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$root apt-get update -q && $$root apt-get install -qy --no-install-recommends openssh-server openssh-client tcl; }
 
 format: $(STAMP)
 	$(VENV)/bin/ruff format .

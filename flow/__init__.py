@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flow.convert import convert
     from flow.data import load as load_data
     from flow.deploy import deploy
+    from flow.deploy.bundle import bundle
     from flow.emulate import emulate
     from flow.errors import ConfigError, FlowError, MismatchError, ToolError, UnsupportedError
     from flow.fit import fit
@@ -35,6 +36,7 @@ __all__ = [
     "Pruner",
     "ToolError",
     "UnsupportedError",
+    "bundle",
     "compress",
     "convert",
     "deploy",
@@ -55,6 +57,7 @@ __all__ = [
 ]
 _HOMES = {
     "Pruner": ("prune", "Pruner"),
+    "bundle": ("deploy.bundle", "bundle"),
     "load_data": ("data", "load"),
     "load_weights": ("compress", "load"),
     "read_onnx": ("onnx_model", "read"),

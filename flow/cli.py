@@ -38,6 +38,10 @@ def run(
         str | None,
         typer.Option(help="vitis, or open: no vendor tool; default: the config's, or the board's first."),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="LOGIN", help="Where Vitis HLS and Vivado run, such as user@workstation."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the stages: train, prune, simplify, quantize, compress, convert, emulate, synthesize.
@@ -47,7 +51,8 @@ def run(
     from flow import pipeline
 
     chosen: dict[str, Any] = {"out": out, "first": first, "last": last, "seed": seed, "board": board}
-    options = {"synthesize": {"toolchain": toolchain}} if toolchain else None
+    given = {"toolchain": toolchain, "host": host}
+    options = {"synthesize": {key: value for key, value in given.items() if value}}
     if as_json:
         manifest = pipeline.run(config, options=options, **chosen)
         print(json.dumps(manifest.values, indent=1))
@@ -150,38 +155,85 @@ def emulate(
 @app.command()
 def deploy(
     config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="LOGIN", help="A board with Vivado's bitstream, such as xilinx@pynq."),
+    ] = None,
     serial: Annotated[
-        str, typer.Option(metavar="PORT", help="The board's serial port, such as /dev/ttyUSB0.")
-    ] = "/dev/ttyUSB0",
+        str | None,
+        typer.Option(metavar="PORT", help="A board with an open bitstream, such as /dev/ttyUSB0."),
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="How many; default: all golden ones.")] = None,
-    baud: Annotated[int | None, typer.Option(help="Of the line; default: the build's.")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Limit of the self-test, or of an answer.")] = None,
+    baud: Annotated[int | None, typer.Option(help="Of the serial line; default: the build's.")] = None,
+    ssh_config: Annotated[str | None, typer.Option(help="In place of OpenSSH's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's output folder; default runs/<name>.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Send golden samples to a programmed board and compare every result in LSBs.
+    """Run golden samples on a board and compare every result in LSBs; the run's report takes it in.
 
-    The board holds the bitstream of a run with --toolchain open.
+    With --host the bundle of a vendor build is copied over ssh, programs the board and tests itself. With --serial the
+    board holds the bitstream of a run with --toolchain open. With neither the bundle is written, to be carried.
     """
     from contextlib import nullcontext
     from dataclasses import asdict
 
-    from flow.config import load
-    from flow.deploy import deploy as stage
     from flow.deploy import text
+    from flow.deployment import deploy_run
     from flow.progress import show
 
-    folder = (out or Path("runs") / load(config).name) / "synthesize"
     with nullcontext() if as_json else show() as listener:
         tell = listener or (lambda *_: None)
-        done = stage(
-            folder,
+        source, done = deploy_run(
+            config,
+            out=out,
             serial=serial,
-            samples=samples,
+            host=host,
             baud=baud,
+            samples=samples,
+            timeout_s=timeout_s,
+            ssh_config=ssh_config,
             progress=lambda count, total, words: tell("deploy", "progress", count, total, words),
         )
         tell("deploy", "done", 1, 1, "")
-    print(json.dumps(asdict(done), indent=1) if as_json else text(done))
+    if as_json:
+        print(json.dumps(asdict(done) if done else {"bundle": str(source)}, indent=1))
+    elif done:
+        print(text(done))
+    else:
+        print(f"bundle: {source}\ncopy it to the board; there, as root: python3 selftest.py")
+
+
+@app.command()
+def bitstream(
+    path: Annotated[Path, typer.Argument(help="A .bit file of Vivado's.")],
+    board: Annotated[str | None, typer.Option(help="Refuse it unless it is for this board's part.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a bitstream is for and of which design, and whether it is whole: length, packets and checksum."""
+    from dataclasses import asdict
+
+    from flow import bitstream as bits
+    from flow.boards import load
+
+    found = bits.read(path, subject="flow")
+    if board is not None:
+        bits.check_part(found, load(board).part, subject="flow")
+    if as_json:
+        print(json.dumps({**asdict(found), "path": str(path)}, indent=1))
+        return
+    checked = "right" if found.crc_checked else "not there, or not checked for this chip"
+    _table(
+        ("", ""),
+        [
+            ["design", found.design],
+            ["part", found.part],
+            ["made", f"{found.date} {found.time}, Vivado {found.tool_version}"],
+            ["data", f"{found.size_bytes:,} bytes, {found.frame_words:,} words of frames"],
+            ["checksum", checked],
+            ["SHA-256", found.sha256],
+        ],
+    )
 
 
 @app.command()

@@ -24,6 +24,7 @@ _PROGRAMS = {
     "nextpnr-xilinx": "synthesize --toolchain open --board pynq-z2: places for the Zynq-7000 (optional)",
     "fasm2frames": "the same: frames of the bitstream, of prjxray (optional)",
     "xc7frames2bit": "the same: the bitstream, of prjxray (optional)",
+    "ssh": "synthesize and deploy --host: another host (optional)",
     "openFPGALoader": "deploy: writes a bitstream to a board (optional)",
 }
 _PACKAGES = {

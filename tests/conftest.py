@@ -1,11 +1,15 @@
 """Shared by the tests: how a test says that it needs a program."""
 
+import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import vendor_tools
+
+from flow.types import HlsProject
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two threads that wait for each other are slow on a busy machine
 
@@ -51,3 +55,39 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(finished: Path, tmp_path: Path) -> Path:
     """Return a copy of the finished run that a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "out", symlinks=True))
+
+
+@pytest.fixture
+def design(tmp_path: Path) -> HlsProject:
+    """An HLS project as far as synthesize looks into it."""
+    folder = tmp_path / "project"
+    for name in ("firmware/net.cpp", "firmware/net_axis.cpp", "tb/testbench.cpp", "tb/testbench.h"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"// {name}\n")
+    (folder / "tb_data").mkdir()
+    for name in ("inputs.dat", "golden.dat"):
+        (folder / "tb_data" / name).write_text("0\n")
+    (folder / "firmware" / "net.so").write_text("built elsewhere")
+    return dataclasses.replace(vendor_tools.PROJECT, path=folder)
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Put programs on PATH: ``tools(vitis_hls=script, vivado=script)``; the rest of PATH is the system's.
+
+    It returns the folder of what they leave.
+    """
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    vendor_tools.leave(answers)
+    monkeypatch.setenv("FAKE", str(answers))
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+
+    def installed(**scripts: str) -> Path:
+        for name, script in scripts.items():
+            vendor_tools.put(programs, name, script)
+        return answers
+
+    return installed

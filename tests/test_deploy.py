@@ -92,7 +92,8 @@ class TestSimulatedBoard:
         assert (done.samples, done.max_error_lsb, done.accuracy, done.retries) == (FRAMES, 0, 1.0, 0)
         assert done.clocks[0] >= build.design.circuit.inputs[0].beats
         assert done.clocks[1] <= 4 * build.design.interval_cycles
-        assert done.latency_us == pytest.approx(done.clocks[1] / 25)
+        assert (done.clock_mhz, done.link) == (25, "serial line")
+        assert done.latency_us == pytest.approx(1e6 / done.samples_per_second)
 
     def test_the_command_says_what_the_board_did(
         self, build: Built, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -13,6 +13,7 @@ from conftest import SMALL, needs
 
 from flow import pipeline
 from flow.errors import ConfigError, ToolError, UnsupportedError
+from flow.manifest import equality
 
 pytestmark = needs("g++")
 
@@ -79,7 +80,7 @@ def test_a_file_with_free_scales_is_not_said_to_be_exact_where_it_is_not(
         "simplify": {"samples": 256, "max_error": 0.0},
         "quantize": {"samples": 360, "float_bound": bound},
     }
-    hop = pipeline._equality(figures)["hops"][1]
+    hop = equality(figures)["hops"][1]
     assert (hop["name"], hop["unit"], state_of(hop)) == ("torch = QONNX", unit, state)
     assert hop["max_error"] == (bound or {"output_lsb": 0})["output_lsb"]
 

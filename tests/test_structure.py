@@ -23,8 +23,10 @@ STAGES = {
 }
 LAYERS = [
     {"cli", "pytest_plugin"},
-    {"progress", "doctor", "fit", "golden"},
+    {"progress", "doctor", "fit", "golden", "deployment"},
     {"pipeline"},
+    {"manifest"},
+    {"hardware_steps"},
     {"steps"},
     {"model_source", "pricing"},
     {"config"},
@@ -41,12 +43,13 @@ LAYERS = [
         "onnx_model",
         "store",
         "objects",
+        "remote",
         "verilator",
         "checkpoint",
         "data",
         "networks",
     },
-    {"network", "plan", "boards", "names", "folding"},
+    {"network", "plan", "boards", "names", "folding", "bitstream", "handoff"},
     {"resources"},
     {"types", "errors"},
 ]

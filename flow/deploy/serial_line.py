@@ -1,4 +1,4 @@
-"""Deploy: samples to a board and its results back, compared with the golden vectors in LSBs."""
+"""A programmed board at a serial line: samples to it and its results back, compared in LSBs."""
 
 from __future__ import annotations
 
@@ -18,29 +18,9 @@ from flow.errors import ConfigError, MismatchError, ToolError
 from flow.lower.streams import Stream
 from flow.lower.verilog import tdata_bits
 from flow.lower.words import from_beats, to_beats
-from flow.types import FixedPoint, Progress, silent
+from flow.types import Deployment, FixedPoint, Progress
 
 LINK, GOLDEN = "link.json", "golden.npz"
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What a board did; every result equals its golden vector.
-
-    ``clocks``: of the quickest and of the slowest sample, from the first beat in to the last one out.
-    ``samples_per_second``: over the serial line, which is what limits it.
-    """
-
-    board: str
-    design_id: str
-    samples: int
-    max_error_lsb: int
-    accuracy: float | None
-    clocks: tuple[int, int]
-    latency_us: float
-    retries: int
-    seconds: float
-    samples_per_second: float
 
 
 @dataclass(frozen=True)
@@ -54,36 +34,25 @@ class _Target:
     made: Stream
 
 
-def deploy(
+def run_on_serial(
     folder: Path,
     *,
     serial: str,
-    baud: int | None = None,
-    samples: int | None = None,
-    timeout_s: float = 2.0,
-    retries: int = 2,
-    progress: Progress = silent,
+    baud: int | None,
+    samples: int | None,
+    timeout_s: float,
+    retries: int,
+    progress: Progress,
 ) -> Deployment:
-    """Send golden samples to a programmed board and compare every result.
-
-    Args:
-        folder: of a build with the open toolchain: ``link.json`` and ``golden.npz``.
-        serial: the port, such as ``/dev/ttyUSB0``.
-        baud: of the line; ``None``: the build's.
-        samples: how many; ``None``: all golden ones.
-        timeout_s: how long an answer may take.
-        retries: how often a request is repeated after a damaged or missing answer.
-        progress: see `flow.types.Progress`.
+    """Send golden samples to a programmed board and compare every result; see `flow.deploy.deploy`.
 
     Raises:
-        ConfigError: the folder holds no such build, there is no such port, or no sample is asked for.
+        ConfigError: the folder holds no such build, or there is no such port.
         ToolError: pyserial is missing, the board does not answer, or the line breaks.
         MismatchError: the board holds another design, or a result differs.
     """
     target = _read_link(folder / LINK)
     inputs, outputs, labels = _read_golden(folder / GOLDEN, target)
-    if samples is not None and samples < 1:
-        raise ConfigError(f"deploy: samples must be at least 1, not {samples}; leave it out for all")
     count = min(samples or len(inputs), len(inputs))
     start = time.perf_counter()
     got, clocks = [], []
@@ -100,26 +69,15 @@ def deploy(
     return Deployment(
         board=target.board,
         design_id=target.design_id,
+        link="serial line",
         samples=count,
         max_error_lsb=0,
         accuracy=_accuracy(np.stack(got), labels),
         clocks=(min(clocks), max(clocks)),
-        latency_us=max(clocks) / hertz * 1e6,
+        latency_us=seconds / count * 1e6,  # one at a time
+        clock_mhz=hertz / 1e6,
         retries=link.retried,
-        seconds=seconds,
         samples_per_second=count / seconds,
-    )
-
-
-def text(done: Deployment) -> str:
-    """Return what a board did, in words."""
-    fastest, slowest = done.clocks
-    clocks = f"{slowest:,}" if fastest == slowest else f"{fastest:,} to {slowest:,}"
-    accuracy = "" if done.accuracy is None else f", accuracy {100 * done.accuracy:.2f} %"
-    return (
-        f"{done.board}: {done.samples} samples, 0 LSB{accuracy}\n"
-        f"{clocks} clocks a sample on the chip ({done.latency_us:,.1f} us); {done.samples_per_second:,.0f} samples a "
-        f"second over the serial line, {done.retries} requests repeated"
     )
 
 

@@ -67,7 +67,7 @@ def budget(manifest: Mapping[str, Any]) -> Budget:
     return Budget(
         done=done,
         uses=uses,
-        timing=_timing(manifest, report),
+        timing=(*_timing(manifest, report), *_board(section(manifest, "deployment"))),
         notes=tuple(notes),
         command=None if done else words(synthesis.get("command")),
         missing_tools=missing,
@@ -125,6 +125,23 @@ def _timing(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[tup
         )
         rows.append(("interval", f"{text.count(interval)} cycles{rate}"))
     return tuple(rows)
+
+
+def _board(done: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what a board did with the bitstream."""
+    if not done:
+        return ()
+    latency, rate = number(done.get("latency_us")), number(done.get("samples_per_second"))
+    link = words(done.get("link")) or "link"
+    facts = [text.plural(number(done.get("samples")) or 0, "sample") + " equal"]
+    if latency is not None:
+        facts.append(f"{latency:,.1f} µs for one")
+    if rate is not None:
+        facts.append(f"{rate:,.0f} samples a second over the {link}")
+    cycles = number(done.get("cycles_per_sample"))
+    if cycles is not None:
+        facts.append(f"{cycles:,.1f} clocks a sample in a batch")
+    return (("on the board", ", ".join(facts)),)
 
 
 def _summary(synthesis: Mapping[str, Any], report: Mapping[str, Any], done: bool) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 from flow import boards
 from flow.errors import ConfigError
+from flow.remote import FOLDER as HOST_FOLDER
+from flow.remote import Host
+from flow.remote import check as check_host
 from flow.synthesize import open_road, vendor
 from flow.types import Bitstream, Board, HlsProject, Progress, silent
 
@@ -24,6 +27,12 @@ def synthesize(
     toolchain: str | None = None,
     timeout_s: float | None = None,
     cosim: bool = False,
+    out_of_context: bool = False,
+    monitor: bool = True,
+    host: str | None = None,
+    host_setup: str | None = None,
+    host_folder: str = HOST_FOLDER,
+    ssh_config: str | None = None,
     netlist_frames: int = NETLIST_FRAMES,
     place_seed: int = 1,
     dense: bool = True,
@@ -34,8 +43,8 @@ def synthesize(
     """Build a bitstream of ``design`` for ``board``.
 
     With ``vitis``, scripts and a copy of the HLS project are always written into ``out``, which can be carried to a
-    workstation; they run here only if every program is on PATH. With ``open``, the network's Verilog (`flow.lower`) is
-    synthesized by yosys, stage by stage, and placed by nextpnr.
+    workstation; they run on ``host``, or here if every program is on PATH. With ``open``, the network's Verilog
+    (`flow.lower`) is synthesized by yosys, stage by stage, and placed by nextpnr.
 
     Args:
         design: the converted network.
@@ -44,6 +53,13 @@ def synthesize(
         toolchain: ``vitis`` or ``open``; ``None``: the board's first.
         timeout_s: limit for each program, in seconds.
         cosim: ``vitis``: also run the generated Verilog against the test bench (slow).
+        out_of_context: ``vitis``: place and route the network alone, for its figures; there is no bitstream then.
+        monitor: ``vitis``: registers around the network: the design's id, counted clocks, a reset.
+        host: ``vitis``: ``user@workstation`` or an alias of OpenSSH's configuration; the same build runs there, goes
+            on when the connection is lost, and is picked up again by the same call.
+        host_setup: a file there that is sourced first, such as Vivado's ``settings64.sh``.
+        host_folder: where builds lie there, from the login's home.
+        ssh_config: OpenSSH's configuration in place of the user's own.
         netlist_frames: ``open``: samples that the netlist after synthesis is simulated on; 0: none.
         place_seed: ``open``: where nextpnr begins; another one may reach a clock that this one misses.
         dense: ``open``: also synthesize the unpruned network, stage by stage, for the report.
@@ -53,7 +69,7 @@ def synthesize(
 
     Returns:
         The bitstream and its report; or, where the vendor's programs are missing, their names and the command that
-        builds it, with ``path`` and ``report`` ``None``.
+        builds it, with ``path`` and ``report`` ``None``. Out of context ``path`` alone is ``None``.
 
     Raises:
         ConfigError: toolchain, board, project or folder break a rule.
@@ -75,7 +91,37 @@ def synthesize(
             dense_onnx=dense_onnx if dense else None,
             progress=progress,
         )
-    return vendor.build(design, chosen, out, timeout_s=timeout_s, cosim=cosim, progress=progress)
+    return vendor.build(
+        design,
+        chosen,
+        out,
+        timeout_s=timeout_s,
+        cosim=cosim,
+        out_of_context=out_of_context,
+        monitor=monitor,
+        host=_host(host, host_setup, host_folder, ssh_config),
+        progress=progress,
+    )
+
+
+def finished(
+    design: HlsProject, board: str | Board, folder: Path, out_of_context: bool = False
+) -> Bitstream | None:
+    """Return what ``sh build.sh`` has left in the folder of `synthesize`; ``None`` where it has not come to its end.
+
+    Raises:
+        ToolError: the clock is not reached, or the bitstream or a report is damaged.
+    """
+    chosen = boards.load(board) if isinstance(board, str) else board
+    return vendor.finished(design, chosen, folder, out_of_context)
+
+
+def _host(name: str | None, setup: str | None, folder: str, ssh_config: str | None) -> Host | None:
+    if name is None:
+        return None
+    found = Host(name, Path(ssh_config) if ssh_config else None, setup, folder)
+    check_host(found, "synthesize")
+    return found
 
 
 def check_target(board: Board, toolchain: str | None = None) -> str:

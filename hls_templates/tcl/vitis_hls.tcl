@@ -1,16 +1,13 @@
 # From the HLS project to an IP for Vivado: C simulation, synthesis, (cosimulation,) export.
 #
-# Run it in the folder that holds it, beside settings.tcl and hls/:
+# Run it in the folder that holds it, beside common.tcl, settings.tcl and hls/:
 #   vitis_hls -f vitis_hls.tcl                     (Vitis HLS 2022.2 to 2024.1)
 #   vitis-run --mode hls --tcl vitis_hls.tcl       (Vitis 2024.2 and newer)
 # It leaves vitis/solution/impl/ip/ and reports/csynth.xml. Any failure ends it with exit status 1.
 
-namespace eval flow {
-    proc step {name} {
-        puts "flow: step $name"
-        flush stdout
-    }
+source common.tcl
 
+namespace eval ::flow {
     proc build {settings_list} {
         array set settings $settings_list
         set top $settings(top)
@@ -51,14 +48,8 @@ namespace eval flow {
 
         step "export IP"
         export_design -format ip_catalog -version 1.0.0
-        if {![file exists vitis/solution/impl/ip/component.xml]} {
-            error "the export must leave vitis/solution/impl/ip/component.xml, not end without it"
-        }
+        require_file vitis/solution/impl/ip/component.xml "the export"
     }
 }
 
-if {[catch {source settings.tcl; flow::build [array get settings]} message]} {
-    puts stderr "ERROR: vitis_hls.tcl: $message"
-    exit 1
-}
-exit 0
+::flow::main vitis_hls.tcl
