@@ -21,7 +21,7 @@ from flow.model_source import digest, enters_quantized
 from flow.plan import find, program_version, require
 from flow.resources import data_folder
 from flow.store import Entry, Store, hashes, text_digest
-from flow.synthesize import check_target, toolchain_of
+from flow.synthesize import check_target, reach_host, toolchain_of
 from flow.types import Manifest
 
 
@@ -178,12 +178,16 @@ def _run(
         require(_compiler(config), "emulate")
         if config.options("emulate").get("rtl"):
             verilator.require()
+    unreached = stages[-1].name == "synthesize"
     for stage in stages:
         key = _key(stage, config, entries)
         anew = first is not None and names.index(stage.name) >= names.index(first)
         entry = None if anew else store.find(stage.name, key)
         cached[stage.name] = entry is not None
         if entry is None:
+            if unreached:  # said before the long work, not after it
+                reach_host(config.options("synthesize"))
+                unreached = False
             listener(stage.name, "start", 0, 1, "")
             entry = _build(stage, key, config, out, store, entries, listener)
         elif stage.name == "synthesize":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bit_files import bit_file
 from conftest import SMALL, needs
 
 from flow.errors import ConfigError, MismatchError, ToolError
@@ -127,6 +128,35 @@ def test_an_output_folder_that_is_a_file_is_one_message(tmp_path: Path) -> None:
         "ConfigError: out: 'taken' must be a folder, not a file; choose another with --out\n",
     )
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=true", "a b"])
+def test_a_host_that_is_none_is_said_before_the_long_work(tmp_path: Path, host: str) -> None:
+    done = flow("run", f"--host={host}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"ConfigError: synthesize: host must be a name such as user@workstation, not {host!r}; "
+        "a port or a proxy belongs into ssh's config"
+    )
+    assert not (tmp_path / "runs" / "digits" / "train").exists()
+
+
+def test_a_bitstream_is_described(tmp_path: Path) -> None:
+    path = tmp_path / "net.bit"
+    path.write_bytes(bit_file())
+    done = flow("bitstream", str(path), "--board", "pynq-z2")
+    assert done.returncode == 0
+    rows = dict(
+        re.split(r"  +", line.strip(), maxsplit=1) for line in done.stdout.splitlines() if line.strip()
+    )
+    assert rows["part"] == "7z020clg400"
+    assert rows["made"] == "2026/11/29 12:34:56, Vivado 2023.2"
+    assert rows["checksum"] == "right"
+    values = json.loads(flow("bitstream", str(path), "--json").stdout)
+    assert (values["part"], values["crc_checked"]) == ("7z020clg400", True)
+    refused = flow("bitstream", str(path), "--board", "zcu104")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("ConfigError: flow: bitstream ")
 
 
 def test_no_compiler_is_one_message(tmp_path: Path) -> None:

@@ -197,6 +197,17 @@ def paths(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 SYNTHESIZED = changed(synthesis={"status": "done", "report": REPORT})
+DEPLOYED = {
+    **SYNTHESIZED,
+    "deployment": {
+        "board": "pynq-z2",
+        "link": "DMA (pynq)",
+        "samples": 256,
+        "latency_us": 101.72,
+        "samples_per_second": 71278.4,
+        "cycles_per_sample": 784.04,
+    },
+}
 
 
 def replace(manifest: dict[str, Any], path: tuple[Any, ...], *value: Any) -> None:
@@ -417,3 +428,18 @@ def test_estimate_places_dot_and_whisker_on_the_axis() -> None:
         shape for shape in made.shapes if isinstance(shape, drawing.Line) and shape.role == "whisker"
     )
     assert (dot.x, whisker.x1, whisker.x2) == pytest.approx((50, 20, 80))
+
+
+def test_what_a_board_did_is_shown_on_the_page_and_in_the_terminal() -> None:
+    for words in (Page(render(DEPLOYED)).text, re.sub(r"\s+", " ", shown(DEPLOYED))):
+        assert "; the board equals the integers on 256 samples." in words
+        assert (
+            "on the board 256 samples equal, 101.7 µs for one, 71,278 samples a second over the DMA (pynq), "
+            "784.0 clocks a sample in a batch"
+        ) in words
+
+
+def test_power_is_shown_as_the_estimate_that_it_is() -> None:
+    report = {**REPORT, "power_w": 1.603}
+    words = Page(render(changed(synthesis={"status": "done", "report": report}))).text
+    assert "1.603 W by Vivado's estimate" in words

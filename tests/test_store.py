@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.errors import ConfigError
-from flow.store import Store, disk_is_full, hashes, write_atomically
+from flow.errors import ConfigError, ToolError
+from flow.store import Entry, Store, disk_is_full, hashes, write_atomically
 
 KEY = "0123456789abcdef0123"
 
@@ -99,6 +99,43 @@ def test_a_stage_that_fails_leaves_nothing_and_keeps_the_old_result(tmp_path: Pa
         fail()
     assert sorted(path.name for path in (tmp_path / ".store").iterdir()) == [f"train-{KEY[:16]}"]
     assert store.find("train", KEY) is not None
+
+
+def test_what_a_failed_tool_left_is_kept_where_the_error_says(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fail(text: str) -> None:
+        with store.building("synthesize") as folder:
+            (folder / "vivado.log").write_text(text)
+            raise ToolError(f"its output is in {folder / 'vivado.log'}")
+
+    for text in ("first", "second"):
+        with pytest.raises(ToolError) as caught:
+            fail(text)
+        log = tmp_path / "failed" / "synthesize" / "vivado.log"
+        assert str(caught.value) == f"its output is in {log}"
+        assert log.read_text() == text
+    with store.building("synthesize") as folder:
+        (folder / "net.bit").write_text("whole")
+        store.add("synthesize", "1" * 64, folder, {}, 0.0)
+    assert not (tmp_path / "failed" / "synthesize").exists()
+
+
+def test_the_stage_that_is_shown_can_be_read_by_its_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        store.shown("convert")
+    assert str(caught.value) == (
+        f"convert: {str(tmp_path / 'convert')!r} must be a finished stage, not missing; flow run makes it"
+    )
+    with store.building("convert") as folder:
+        (folder / "net.cpp").write_text("// C++")
+        entry = store.add("convert", "2" * 64, folder, {"top": "net"}, 1.5)
+    store.show("convert", entry)
+    assert store.shown("convert") == Entry(entry.folder.resolve(), entry.hash, {"top": "net"}, 1.5)
+    (entry.folder / "net.cpp").write_text("// altered")
+    with pytest.raises(ConfigError, match="net.cpp is missing or altered"):
+        store.shown("convert")
 
 
 def test_what_a_killed_run_left_half_done_is_dropped(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def budget(manifest: Mapping[str, Any]) -> Budget:
         notes=tuple(notes),
         command=None if done else words(synthesis.get("command")),
         missing_tools=missing,
-        summary=_summary(synthesis, report, done),
+        summary=_summary(synthesis, report, done) + _proven(section(manifest, "deployment")),
     )
 
 
@@ -117,6 +117,9 @@ def _timing(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[tup
     if latency is not None:
         time = f", {latency * period / 1000:.3g} µs at {period:g} ns" if period is not None else ""
         rows.append(("latency", f"{text.count(latency)} cycles{time}"))
+    power = number(report.get("power_w"))
+    if power is not None:
+        rows.append(("power", f"{power:g} W by Vivado's estimate"))
     if interval is not None:
         rate = (
             f", {text.count(round(1e9 / (interval * period)))} samples a second"
@@ -142,6 +145,11 @@ def _board(done: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if cycles is not None:
         facts.append(f"{cycles:,.1f} clocks a sample in a batch")
     return (("on the board", ", ".join(facts)),)
+
+
+def _proven(done: Mapping[str, Any]) -> str:
+    samples = number(done.get("samples"))
+    return "" if samples is None else f"; the board equals the integers on {text.plural(samples, 'sample')}"
 
 
 def _summary(synthesis: Mapping[str, Any], report: Mapping[str, Any], done: bool) -> str:

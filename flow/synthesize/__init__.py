@@ -9,7 +9,7 @@ from typing import Any
 from flow import boards
 from flow.errors import ConfigError
 from flow.remote import FOLDER as HOST_FOLDER
-from flow.remote import Host
+from flow.remote import Host, call
 from flow.remote import check as check_host
 from flow.synthesize import open_road, vendor
 from flow.types import Bitstream, Board, HlsProject, Progress, silent
@@ -114,6 +114,19 @@ def finished(
     """
     chosen = boards.load(board) if isinstance(board, str) else board
     return vendor.finished(design, chosen, folder, out_of_context)
+
+
+def reach_host(options: Mapping[str, Any]) -> None:
+    """Refuse, before any work, a ``host`` among the options of `synthesize` that cannot be reached.
+
+    Raises:
+        ConfigError: it is no host's name.
+        ToolError: OpenSSH does not get there.
+    """
+    keys = ("host", "host_setup", "host_folder", "ssh_config")
+    host = _host(*(options.get(key, HOST_FOLDER if key == "host_folder" else None) for key in keys))
+    if host is not None:
+        call(host, ":", subject="synthesize", timeout_s=60)
 
 
 def _host(name: str | None, setup: str | None, folder: str, ssh_config: str | None) -> Host | None:

@@ -33,12 +33,13 @@ class Monitor:
         magic, version = self.registers.read(at.MAGIC), self.registers.read(at.VERSION)
         if magic != at.MAGIC_VALUE:
             raise BoardError(
-                f"monitor: magic must be {at.MAGIC_VALUE:#010x}, not {magic:#010x}; the overlay on the fabric is another "
-                "design: program the bundle's"
+                f"monitor: magic must be {at.MAGIC_VALUE:#010x}, not {magic:#010x}; the overlay on the fabric is "
+                "another design: program the bundle's"
             )
         if version != at.VERSION_VALUE:
             raise BoardError(
-                f"monitor: version must be {at.VERSION_VALUE}, not {version}; take flow_board and the overlay from one bundle"
+                f"monitor: version must be {at.VERSION_VALUE}, not {version}; take flow_board and the overlay from one "
+                "bundle"
             )
         if self.design_id() != design_id:
             raise BoardError(
