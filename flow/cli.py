@@ -223,13 +223,14 @@ def bitstream(
         print(json.dumps({**asdict(found), "path": str(path)}, indent=1))
         return
     checked = "right" if found.crc_checked else "not there, or not checked for this chip"
+    words = "" if found.frame_words is None else f", {found.frame_words:,} words of frames"
     _table(
         ("", ""),
         [
             ["design", found.design],
             ["part", found.part],
             ["made", f"{found.date} {found.time}, Vivado {found.tool_version}"],
-            ["data", f"{found.size_bytes:,} bytes, {found.frame_words:,} words of frames"],
+            ["data", f"{found.size_bytes:,} bytes{words}"],
             ["checksum", checked],
             ["SHA-256", found.sha256],
         ],

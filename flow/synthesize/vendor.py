@@ -25,6 +25,7 @@ REPORT = "report.json"
 PREVIOUS = "previous"
 """Where the products of an earlier build are until a new one is whole."""
 _COLLECTED = ("logs", "reports")
+_BUILT = ("hls", "logs", "vitis", "vivado")
 
 
 def check(board: Board) -> None:
@@ -52,14 +53,15 @@ def build(
     with _locked(out), _room(out):
         versions = _versions(host)
         plan = vitis.plan(design, board, hls=vitis.hls_program(versions), **options)
-        _prepare(design, plan, out)
         absent = vitis.missing(versions)
-        if absent and host is None:
-            progress(1, 1, f"written; {', '.join(absent)} not on PATH")
-            return Bitstream(None, None, out, _by_hand(out), absent)
         if absent and host is not None:
             raise _absent(absent, host)
-        vitis.check_versions(versions)
+        if not absent:
+            vitis.check_versions(versions)
+        _prepare(design, plan, out)
+        if absent:
+            progress(1, 1, f"written; {', '.join(absent)} not on PATH")
+            return Bitstream(None, None, out, _by_hand(out), absent)
         steps = [step for step in vitis.STEPS if step != "cosimulation" or cosim]
         if out_of_context:
             steps = [step for step in steps if step not in ("block design", "bitstream")]
@@ -228,8 +230,7 @@ def _prepare(design: HlsProject, plan: Plan, out: Path) -> None:
         if (out / name).exists():
             (out / PREVIOUS / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(out / name, out / PREVIOUS / name)
-    copy = out / "hls"
-    if copy.exists():
-        shutil.rmtree(copy)
-    shutil.copytree(design.path, copy, ignore=shutil.ignore_patterns("*.o", "*.so", "__pycache__"))
+    for name in _BUILT:  # logs of an earlier build are not this one's
+        shutil.rmtree(out / name, ignore_errors=True)
+    shutil.copytree(design.path, out / "hls", ignore=shutil.ignore_patterns("*.o", "*.so", "__pycache__"))
     plans.write(plan, out)
