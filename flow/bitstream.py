@@ -49,8 +49,8 @@ class BitFile:
     ``user_id``, ``tool_version``: as the header has them, empty where it does not. ``part``: device and package, such
     as 7z020clg400; UltraScale+ adds the speed grade. ``size_bytes``: of the configuration, which begins at byte
     ``data_offset`` of the file. ``sha256``: of the file. ``idcode``, ``frame_words``: of the 7 series, whose packets
-    are followed; a frame has 101 words; ``None`` for others. ``crc_checked``: whether the checksum held; False where none
-    is written or no packet is followed.
+    are followed; a frame has 101 words; ``None`` for others. ``crc_checked``: whether the checksum held; False where
+    none is written or no packet is followed.
     """
 
     path: Path

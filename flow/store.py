@@ -157,14 +157,7 @@ class Store:
         record = {"stage": stage, "key": key, "files": files, "figures": figures, "seconds": seconds}
         write_atomically(built / ENTRY, json.dumps(record, indent=1) + "\n")
         folder = self._folder(stage, key)
-        if folder.exists():
-            old = self.root / f".building-{stage}-old"
-            shutil.rmtree(old, ignore_errors=True)
-            os.rename(folder, old)
-            os.rename(built, folder)
-            shutil.rmtree(old)
-        else:
-            os.rename(built, folder)
+        put_in_place(built, folder, self.root / f".building-{stage}-old")
         shutil.rmtree(self.out / FAILED / stage, ignore_errors=True)
         for checkpoint in self.root.glob(f".resume-{stage}-*"):
             checkpoint.unlink()
@@ -181,6 +174,15 @@ class Store:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(entry.folder.relative_to(self.out))
         os.replace(fresh, link)
+
+
+def put_in_place(built: Path, folder: Path, old: Path) -> None:
+    """Rename a whole folder to its place; one that is there goes to ``old``, and away as soon as it is replaced."""
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(built, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def hashes(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:

@@ -42,6 +42,11 @@ def bit_file(part: str = "7z020clg400", frames: int = 3, *, idcode: int | None =
     packets.write(CMD, DESYNC)
     start = [0xFFFF_FFFF] * 8 + [0x0000_00BB, 0x1122_0044, 0xFFFF_FFFF, 0xFFFF_FFFF, 0xAA99_5566, NOOP]
     data = b"".join(struct.pack(">I", word) for word in (*start, *packets.words, *[NOOP] * 8))
+    return bit_header(part, len(data)) + data
+
+
+def bit_header(part: str, size_bytes: int) -> bytes:
+    """Return what stands before the configuration in a .bit file."""
     fields = (
         (b"a", "system_wrapper;UserID=0XFFFFFFFF;Version=2023.2"),
         (b"b", part),
@@ -51,4 +56,4 @@ def bit_file(part: str = "7z020clg400", frames: int = 3, *, idcode: int | None =
     head = bytes.fromhex("00090ff00ff00ff00ff000") + b"\x00\x01"
     for key, text in fields:
         head += key + struct.pack(">H", len(text) + 1) + text.encode() + b"\0"
-    return head + b"e" + struct.pack(">I", len(data)) + data
+    return head + b"e" + struct.pack(">I", size_bytes)

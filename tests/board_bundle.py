@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bit_files import bit_header
 from dma_model import DMA_ADDRESS, MONITOR_ADDRESS, BoardModel, Network
 
 from flow.deploy.board.manifest import Port
@@ -95,16 +95,8 @@ def results(inputs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def bit_file(part: str = "7z020clg400", words: bytes = CONFIGURATION) -> bytes:
-    """Return a .bit file."""
-    header = bytes.fromhex("0009 0ff00ff00ff00ff000 0001".replace(" ", ""))
-    for letter, text in (
-        ("a", "net;UserID=0XFFFFFFFF;Version=2025.1"),
-        ("b", part),
-        ("c", "2026/01/01"),
-        ("d", "12:00:00"),
-    ):
-        header += letter.encode() + struct.pack(">H", len(text) + 1) + text.encode() + b"\0"
-    return header + b"e" + struct.pack(">I", len(words)) + words
+    """Return a .bit file; the board does not follow its packets."""
+    return bit_header(part, len(words)) + words
 
 
 def manifest_values(inputs: Sequence[Port] = ONE_INPUT, *, monitor: bool = True) -> dict[str, Any]:

@@ -20,6 +20,16 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(absent, reason=f"{program!r} is not on PATH")
 
 
+@pytest.fixture(scope="session")
+def vendor() -> Path:
+    """Return the vendor's files made by others: in the folder that FLOW_SHARED names, else beside the checkout."""
+    shared = Path(os.environ.get("FLOW_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (shared / "vendor").is_dir():
+        reason = f"the vendor's files are not in {shared / 'vendor'} (FLOW_SHARED)"
+        (pytest.fail if os.environ.get("FLOW_REQUIRE_TOOLS") == "1" else pytest.skip)(reason)
+    return shared / "vendor"
+
+
 SMALL = {
     "name": "small",
     "model": {"source": "flow.networks:digits_cnn"},

@@ -1,7 +1,6 @@
 """Bitstreams as data: real ones of Vivado to exact figures, small ones packet by packet, and every kind of damage."""
 
 import hashlib
-import os
 import struct
 import zipfile
 from pathlib import Path
@@ -21,16 +20,6 @@ STREAM = (
 IRIS = "pynq_z2_iris_2025.1/vivado_project/iris_hardware/iris_hardware.runs/impl_1/design_1_wrapper.bit"
 HDF = "mlperf_tiny_hdf/open/hls4ml-finn/code/{}/inference/pynq-z2/vivado_project/hdf/design_1_wrapper.hdf"
 SYNC = b"\xaa\x99\x55\x66"
-
-
-@pytest.fixture(scope="module")
-def vendor():
-    """Bitstreams made by others: in the folder that FLOW_SHARED names, else beside the checkout."""
-    folder = Path(os.environ.get("FLOW_SHARED", ROOT.parent / "shared")) / "vendor"
-    if not folder.is_dir():
-        reason = f"the vendor bitstreams are not in {folder} (FLOW_SHARED)"
-        (pytest.fail if os.environ.get("FLOW_REQUIRE_TOOLS") == "1" else pytest.skip)(reason)
-    return folder
 
 
 def refused(path, content):

@@ -43,8 +43,8 @@ def board(tmp_path):
 
 def wire(server: Server, out: Path, **facts):
     """Put the run's network and faults behind the login."""
-    identity = json.loads((out / "bundle" / "manifest.json").read_text())["monitor"]["design_id"]
-    known = {"onnx": str(out / "quantize" / "model.onnx"), "design_id": identity, **facts}
+    monitor = json.loads((out / "bundle" / "manifest.json").read_text())["monitor"] or {"design_id": "0"}
+    known = {"onnx": str(out / "quantize" / "model.onnx"), "design_id": monitor["design_id"], **facts}
     (server.folder / "facts.json").write_text(json.dumps(known))
     paths = os.pathsep.join(str(path) for path in (ROOT / "tests" / "fake_board", ROOT / "tests", ROOT))
     (server.home / ".bash_profile").write_text(
@@ -176,6 +176,26 @@ def test_a_hand_off_without_a_dma_for_the_network_gives_no_bundle(copy, hardware
     by_hand(copy, **hardware)
     with pytest.raises(ConfigError, match="scatter"):
         deployment.deploy_run(SMALL, out=copy)
+
+
+def test_a_real_hand_off_of_another_design_gives_a_bundle_without_a_monitor(copy, vendor, board):
+    folder = by_hand(copy)
+    real = next(vendor.glob("pynq_z2_mlp_2019.2/dma_test_pynq_stream/**/design_1.hwh"))
+    (folder / "net.hwh").write_text(real.read_text(encoding="utf-8-sig").replace("myproject_axi", "net_axis"))
+    source, _ = deployment.deploy_run(SMALL, out=copy)
+    manifest = json.loads((source / "manifest.json").read_text())
+    assert manifest["monitor"] is None
+    assert manifest["dma"] == {
+        "instance": "hier_0_axi_dma_0",
+        "address": 0x4040_0000,
+        "span": 0x1_0000,
+        "length_bits": 26,
+        "address_bits": 32,
+        "word_bits": 32,
+    }
+    wire(board, copy)
+    _, done = deployment.deploy_run(SMALL, out=copy, **login(board))
+    assert (done.samples, done.max_error_lsb, done.clocks, done.design_id) == (256, 0, None, "")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -1,6 +1,5 @@
 """Hand-offs of Vivado: real ones to exact figures, the DMA that a network needs, and files that are none."""
 
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -40,16 +39,6 @@ DMA = Dma(
     feeds=(NETWORK,),
     fed_by=(NETWORK,),
 )
-
-
-@pytest.fixture(scope="module")
-def vendor():
-    """Hand-offs made by others: in the folder that FLOW_SHARED names, else beside the checkout."""
-    folder = Path(os.environ.get("FLOW_SHARED", ROOT.parent / "shared")) / "vendor"
-    if not folder.is_dir():
-        reason = f"the vendor hand-offs are not in {folder} (FLOW_SHARED)"
-        (pytest.fail if os.environ.get("FLOW_REQUIRE_TOOLS") == "1" else pytest.skip)(reason)
-    return folder
 
 
 def ip(instance, kind, version, base=None):

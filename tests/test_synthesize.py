@@ -118,6 +118,21 @@ sleep 1.5
     assert seen[-3:] == ["implementation: place_design", "implementation: 2 Global Placement", "done"]
 
 
+def test_a_real_log_is_followed_phase_by_phase(design, tools, tmp_path, vendor):
+    log = next(vendor.glob("pynq_z2_iris_2025.1/**/impl_1/runme.log"))
+    answers = tools(
+        vitis_hls=HLS,
+        vivado=VIVADO
+        + 'mkdir -p vivado/vivado.runs/impl_1\ncp "$FAKE/runme.log" vivado/vivado.runs/impl_1/\nsleep 1.5\n',
+    )
+    (answers / "runme.log").write_bytes(log.read_bytes())
+    seen = []
+    synthesize(design, board=BOARD, out=tmp_path / "out", progress=lambda *step: seen.append(step[2]))
+    order = [seen.index(f"implementation: {name}") for name in ("opt_design", "place_design", "route_design")]
+    assert order == sorted(order)
+    assert "implementation: 2.5.2 Physical Synthesis In Placer" in seen
+
+
 def test_a_build_by_hand_is_taken_in(design, tools, tmp_path):
     out = tmp_path / "out"
     synthesize(design, board=BOARD, out=out)

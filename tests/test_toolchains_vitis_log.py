@@ -1,24 +1,16 @@
 """What the logs of a vendor build say: against a real log of 2025.1, and lines of the errors that users meet."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from flow.toolchains import vitis_log
 
-ROOT = Path(__file__).resolve().parents[1]
 RUN = "pynq_z2_iris_2025.1/vivado_project/iris_hardware/iris_hardware.runs/impl_1/runme.log"
 
 
-@pytest.fixture(scope="module")
-def log():
+@pytest.fixture
+def log(vendor):
     """The log of a real implementation run, line by line."""
-    path = Path(os.environ.get("FLOW_SHARED", ROOT.parent / "shared")) / "vendor" / RUN
-    if not path.is_file():
-        reason = f"the vendor logs are not in {path} (FLOW_SHARED)"
-        (pytest.fail if os.environ.get("FLOW_REQUIRE_TOOLS") == "1" else pytest.skip)(reason)
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return (vendor / RUN).read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def test_a_real_log_tells_its_phases_in_order(log):

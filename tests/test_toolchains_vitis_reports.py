@@ -1,7 +1,6 @@
 """The readers of the vendor's reports, against real reports of 2019.2, 2020.1 and 2025.1."""
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 
@@ -17,16 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 # ---------------------------------------------------------------- real reports
-
-
-@pytest.fixture(scope="module")
-def vendor():
-    """The reports made by others: in the folder that FLOW_SHARED names, else beside the checkout."""
-    folder = Path(os.environ.get("FLOW_SHARED", ROOT.parent / "shared")) / "vendor"
-    if not folder.is_dir():
-        reason = f"the vendor reports are not in {folder} (FLOW_SHARED)"
-        (pytest.fail if os.environ.get("FLOW_REQUIRE_TOOLS") == "1" else pytest.skip)(reason)
-    return folder
 
 
 MLP = "pynq_z2_mlp_2019.2/dma_test_pynq_{}/"

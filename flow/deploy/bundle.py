@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from flow.errors import ConfigError, MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.lower import lower
 from flow.lsb import inputs_lsb, read_golden
+from flow.store import put_in_place
 from flow.toolchains import vitis
 from flow.types import Board, HlsProject, Port
 
@@ -68,14 +68,7 @@ def bundle(
         text = json.dumps({"format": 1, **facts, **files}, indent=1) + "\n"
         (fresh / "manifest.json").write_text(text, encoding="utf-8")
         (fresh / "README.md").write_text(_readme(facts), encoding="utf-8")
-        if out.exists():
-            old = out.with_name(f".{out.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.rename(out, old)
-            os.rename(fresh, out)
-            shutil.rmtree(old)
-        else:
-            os.rename(fresh, out)
+        put_in_place(fresh, out, out.with_name(f".{out.name}.old"))
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return out
