@@ -162,7 +162,8 @@ class TestOpening:
             ({"version": 2}, "version must be 1, not 2; take flow_board and the overlay from one bundle"),
             (
                 {"clock_hz": 50_000_000},
-                "design must be built for the manifest's 100 MHz, not 50 MHz; take manifest and overlay from one build",
+                "design must be built for the manifest's 100 MHz or more, not 50 MHz; "
+                "take manifest and overlay from one build",
             ),
             (
                 {"stays_in_reset": True},

@@ -316,7 +316,7 @@ def test_a_clock_that_is_not_reached_is_an_error(design, tools, tmp_path, slack,
         synthesize(design, board=BOARD, out=tmp_path / "out")
     assert str(caught.value) == (
         f"synthesize: the worst setup slack must be 0 ns or more, not {shown} ns; "
-        "raise clock_period_ns above 10"
+        "raise synth_clk_period_ns above 10"
     )
 
 

@@ -161,7 +161,7 @@ def _checked(products: tuple[str, ...], out: Path, board: Board, design: HlsProj
     if report.slack_ns is None or report.slack_ns < 0:
         raise ToolError(
             f"synthesize: the worst setup slack must be 0 ns or more, not {report.slack_ns} ns; raise "
-            f"clock_period_ns above {design.clock_period_ns:g}"
+            f"synth_clk_period_ns above {design.clock_period_ns:g}"
         )
     bit = next((out / name for name in products if name.endswith(".bit")), None)
     if bit:

@@ -39,7 +39,7 @@ namespace eval ::flow {
         }
         puts "flow: worst $kind slack $slack ns"
         if {$slack < 0} {
-            error "the worst $kind slack must be 0 ns or more, not $slack ns; raise clock_period_ns"
+            error "the worst $kind slack must be 0 ns or more, not $slack ns; raise synth_clk_period_ns"
         }
     }
 }
