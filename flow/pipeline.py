@@ -134,7 +134,7 @@ def run(
     target = load_board(checked.board)
     toolchain = checked.options("synthesize").get("toolchain")
     if last in (None, "synthesize"):  # said before the long work, not after it
-        check_target(target, toolchain)
+        check_target(target, toolchain, checked.options("synthesize").get("host"))
     if toolchain_of(target, toolchain) == "open":  # what becomes hardware is proven
         table = {"rtl": True, **checked.options("emulate")}
         checked = replace(checked, tables={**checked.tables, "emulate": table})

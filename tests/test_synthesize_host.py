@@ -1,5 +1,6 @@
 """The vendor build on another host: a real sshd with small scripts in place of the vendor's programs."""
 
+import dataclasses
 import threading
 import time
 
@@ -113,3 +114,13 @@ def test_a_name_that_is_no_host_s_is_refused_before_any_work(design, tmp_path, h
     with pytest.raises(ConfigError, match="^synthesize: host must be a name such as user@workstation, not "):
         synthesize(design, board=BOARD, out=tmp_path / "out", host=host)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_open_toolchain_builds_here_alone(design, tmp_path):
+    board = dataclasses.replace(BOARD, toolchains=("vitis", "open"))
+    with pytest.raises(ConfigError) as caught:
+        synthesize(design, board=board, out=tmp_path / "out", toolchain="open", host="user@workstation")
+    assert str(caught.value) == (
+        "synthesize: host must be left out with the open toolchain, which builds here, not be 'user@workstation'; "
+        "leave it out, or choose --toolchain vitis"
+    )

@@ -78,7 +78,7 @@ def synthesize(
         MismatchError: the netlist computes something else than the network.
     """
     chosen = boards.load(board) if isinstance(board, str) else board
-    name = check_target(chosen, toolchain)
+    name = check_target(chosen, toolchain, host)
     if name == "open":
         return open_road.build(
             design,
@@ -137,11 +137,11 @@ def _host(name: str | None, setup: str | None, folder: str, ssh_config: str | No
     return found
 
 
-def check_target(board: Board, toolchain: str | None = None) -> str:
+def check_target(board: Board, toolchain: str | None = None, host: str | None = None) -> str:
     """Refuse, before any work, a toolchain or a board that cannot give a bitstream; return the toolchain's name.
 
     Raises:
-        ConfigError: there is no such toolchain, or the board has another.
+        ConfigError: there is no such toolchain, the board has another, or it does not build on another host.
         UnsupportedError: the toolchain cannot build for the board.
         ToolError: programs of the open toolchain are missing.
     """
@@ -154,6 +154,11 @@ def check_target(board: Board, toolchain: str | None = None) -> str:
         raise ConfigError(
             f"synthesize: toolchain for board {board.name!r} must be one of {', '.join(board.toolchains)}, "
             f"not {chosen!r}; choose another board or toolchain"
+        )
+    if host is not None and chosen == "open":
+        raise ConfigError(
+            f"synthesize: host must be left out with the open toolchain, which builds here, not be {host!r}; leave it "
+            "out, or choose --toolchain vitis"
         )
     TOOLCHAINS[chosen].check(board)
     return chosen
