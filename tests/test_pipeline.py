@@ -199,14 +199,23 @@ def test_an_unknown_board_is_refused_with_the_nearest_one(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_board_without_a_block_design_is_said_before_the_long_work(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError) as error:
-        pipeline.run({**SMALL, "board": "kv260"}, out=tmp_path)
+def test_a_toolchain_that_the_board_has_not_is_said_before_the_long_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        pipeline.run({**SMALL, "board": "ulx3s-85f", "synthesize": {"toolchain": "vitis"}}, out=tmp_path)
     assert str(error.value) == (
-        "synthesize: board 'kv260' must have a zynq7000 PS for a bitstream, not zynq_ultrascale; choose such a board, "
-        "or stop with --to emulate and put the HLS project into a block design of your own"
+        "synthesize: toolchain for board 'ulx3s-85f' must be one of open, not 'vitis'; "
+        "choose another board or toolchain"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_that_cannot_be_reached_is_said_before_the_long_work(tmp_path: Path) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text("Host nowhere\n HostName 127.0.0.1\n Port 1\n")
+    options = {"host": "nowhere", "ssh_config": str(config)}
+    with pytest.raises(ToolError, match="'nowhere'"):
+        pipeline.run({**SMALL, "synthesize": options}, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "train").exists()
 
 
 def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
