@@ -1,8 +1,10 @@
 # One set-up for everything: a virtual environment with pinned packages.
 #   PYTHON        the interpreter to start from (3.11 or newer)
+#   WORKERS       processes that the tests are spread over, a file at a time
 #   TORCH_WHEELS  a page of wheels to prefer, e.g. PyTorch's own CPU page (see README, "CPU torch")
 PYTHON ?= python3
 TORCH_WHEELS ?=
+WORKERS ?= 2
 VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
@@ -15,7 +17,7 @@ test: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
 
 # What the tests use beside g++, of Debian's packages: tclsh for the vendor's scripts, a real sshd that plays workstations
 # and boards. Without them those tests are skipped.
