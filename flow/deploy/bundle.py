@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -18,7 +17,7 @@ from flow.errors import ConfigError, MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.lower import lower
 from flow.lsb import inputs_lsb, read_golden
-from flow.store import put_in_place
+from flow.store import hashes, put_in_place
 from flow.toolchains import vitis
 from flow.types import Board, HlsProject, Port
 
@@ -47,24 +46,19 @@ def bundle(
         MismatchError: the build is of another design than ``design``.
         ToolError: bitstream or hand-off are damaged.
     """
-    _check_build(build, design, board)
+    identity = _check_build(build, design, board)
     fresh = out.with_name(f".{out.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
         for suffix in (".bit", ".hwh"):
             shutil.copyfile(build / f"{design.top}{suffix}", fresh / f"{design.top}{suffix}")
-        outputs = _write_golden(design, fresh / "golden.npz", samples)
+        _write_golden(design, fresh / "golden.npz", samples)
         _write_driver(fresh)
-        facts = _facts(build, design, board, name, outputs)
-        files = {
-            key: {"file": file, "sha256": _sha256(fresh / file)}
-            for key, file in (
-                ("bitstream", f"{design.top}.bit"),
-                ("handoff", f"{design.top}.hwh"),
-                ("golden", "golden.npz"),
-            )
-        }
+        facts = _facts(build, design, board, name, identity)
+        named = {"bitstream": f"{design.top}.bit", "handoff": f"{design.top}.hwh", "golden": "golden.npz"}
+        digests = hashes(fresh, named.values())
+        files = {key: {"file": file, "sha256": digests[file]} for key, file in named.items()}
         text = json.dumps({"format": 1, **facts, **files}, indent=1) + "\n"
         (fresh / "manifest.json").write_text(text, encoding="utf-8")
         (fresh / "README.md").write_text(_readme(facts), encoding="utf-8")
@@ -74,8 +68,8 @@ def bundle(
     return out
 
 
-def _check_build(build: Path, design: HlsProject, board: Board) -> None:
-    """Refuse what is not finished, and what was built of something else."""
+def _check_build(build: Path, design: HlsProject, board: Board) -> str:
+    """Refuse what is not finished, and what was built of something else; return the design's id."""
     for suffix in (".bit", ".hwh"):
         path = build / f"{design.top}{suffix}"
         if not path.is_file():
@@ -89,6 +83,7 @@ def _check_build(build: Path, design: HlsProject, board: Board) -> None:
             f"deploy: the build in {str(build)!r} must be of design {wanted}, not {found}; build again"
         )
     bitstream.check_part(bitstream.read(build / f"{design.top}.bit"), board.part)
+    return wanted
 
 
 def _built_id(build: Path) -> str:
@@ -99,9 +94,7 @@ def _built_id(build: Path) -> str:
     return found[1] if found else "an unknown one"
 
 
-def _facts(
-    build: Path, design: HlsProject, board: Board, name: str, outputs: tuple[Port, ...]
-) -> dict[str, Any]:
+def _facts(build: Path, design: HlsProject, board: Board, name: str, identity: str) -> dict[str, Any]:
     """Return what the driver must know; addresses come from the hand-off."""
     hardware = handoff.read(build / f"{design.top}.hwh")
     dma = handoff.require_dma(hardware, f"{design.top}_axis")
@@ -127,10 +120,10 @@ def _facts(
             "instance": monitor.instance,
             "address": monitor.base_address,
             "span": monitor.span,
-            "design_id": _built_id(build),
+            "design_id": identity,
         },
         "inputs": [_port(port) for port in design.inputs],
-        "outputs": [_port(port) for port in outputs],
+        "outputs": [_port(port) for port in design.outputs],
     }
 
 
@@ -152,8 +145,8 @@ def _port(port: Port) -> dict[str, Any]:
     }
 
 
-def _write_golden(design: HlsProject, path: Path, samples: int) -> tuple[Port, ...]:
-    """Write samples with what the integer executor makes of them, in LSBs; return the outputs."""
+def _write_golden(design: HlsProject, path: Path, samples: int) -> None:
+    """Write samples with what the integer executor makes of them, in LSBs."""
     graph = lower(qonnx_graph.load(design.onnx_path))
     golden = read_golden(design.golden_path)
     inputs = [values[:samples] for values in inputs_lsb(graph, golden.inputs)]
@@ -165,7 +158,6 @@ def _write_golden(design: HlsProject, path: Path, samples: int) -> tuple[Port, .
     if golden.labels is not None:
         arrays["labels"] = golden.labels[:samples]
     np.savez(path, **arrays)
-    return design.outputs
 
 
 def _rows(values: list[np.ndarray]) -> np.ndarray:
@@ -178,11 +170,6 @@ def _write_driver(folder: Path) -> None:
     for path in sorted(source.glob("*.py")):
         shutil.copyfile(path, folder / DRIVER / path.name)
     (folder / "selftest.py").write_text(SELFTEST_SCRIPT, encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _readme(facts: Mapping[str, Any]) -> str:

@@ -46,7 +46,6 @@ def build(
     progress: Progress,
 ) -> Bitstream:
     """Write the build into ``out``, and run it where every program is there; see `flow.synthesize.synthesize`."""
-    vitis.check_board(board)
     options = {"cosim": cosim, "out_of_context": out_of_context, "monitor": monitor}
     _check_folder(design, out)
     out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,7 @@ def _run(
                 out,
                 host,
                 subject="synthesize",
-                key=_key(out),
+                key=_key(plan, out),
                 collect=_COLLECTED,
                 timeout_s=timeout_s,
                 on_line=on_line,
@@ -131,17 +130,9 @@ def _run(
         ) from error
 
 
-def _key(out: Path) -> str:
+def _key(plan: Plan, out: Path) -> str:
     """Return what the build on another host is known by: its files."""
-    return text_digest(json.dumps(_inputs(hashes(out))))[:32]
-
-
-def _inputs(files: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: digest
-        for name, digest in files.items()
-        if ("/" not in name and Path(name).suffix in (".tcl", ".sh", ".v")) or name.startswith("hls/")
-    }
+    return text_digest(json.dumps([dict(plan.files), hashes(out / "hls")], sort_keys=True))[:32]
 
 
 def finished(design: HlsProject, board: Board, out: Path, out_of_context: bool) -> Bitstream | None:

@@ -159,9 +159,10 @@ def plan(
         vivado = Command(("sh", "vivado.sh"), "logs/vivado.log", name="vivado")
     scripts = data_folder("hls_templates") / "tcl"
     files = {name: (scripts / name).read_text(encoding="utf-8") for name in (*_COMMON, *names)}
-    files["settings.tcl"] = _settings(project, board, cosim, monitor)
+    identity = design_id(project, board)
+    files["settings.tcl"] = _settings(project, board, identity, cosim, monitor)
     if monitor and not out_of_context:
-        files[MONITOR] = _monitor(design_id(project, board), round(1e9 / project.clock_period_ns))
+        files[MONITOR] = _monitor(identity, round(1e9 / project.clock_period_ns))
     return Plan(
         files=files,
         commands=(Command(_HLS_COMMANDS[hls], "logs/vitis_hls.log"), vivado),
@@ -216,7 +217,7 @@ def _monitor(design: str, clock_hz: int) -> str:
     return text
 
 
-def _settings(project: HlsProject, board: Board, cosim: bool, monitor: bool) -> str:
+def _settings(project: HlsProject, board: Board, identity: str, cosim: bool, monitor: bool) -> str:
     """Return the text of settings.tcl; every value is checked and brace-quoted."""
     if project.part != board.part:
         raise ConfigError(
@@ -235,7 +236,7 @@ def _settings(project: HlsProject, board: Board, cosim: bool, monitor: bool) -> 
         "clock_mhz": f"{1000 / period:.10g}",
         "cosim": str(int(cosim)),
         "monitor": str(int(monitor)),
-        "design_id": design_id(project, board),
+        "design_id": identity,
         "jobs": str(_JOBS),
     }
     lines = ["# Read by the scripts of this folder."]
