@@ -46,7 +46,7 @@ def digits() -> Any:
     import torch
 
     import flow
-    from flow.networks import digits_cnn
+    from flow.demo import digits_cnn
 
     return flow.simplify(digits_cnn().eval(), torch.zeros(1, 1, 8, 8)).model
 
@@ -170,7 +170,7 @@ def stock(quantized: Any, design: Any, samples: np.ndarray, folder: Path) -> tup
 def ours(design: Any, samples: np.ndarray, folder: Path) -> tuple[dict[str, float], Call]:
     """Return our CPU seconds: from nothing, with what another design left, and for nothing new; and csim's run."""
     from flow.emulate.csim import Csim
-    from flow.lsb import input_lsb
+    from flow.fixed.lsb import input_lsb
 
     csim = Csim(design, folder / "build", cache=folder / "cache")
     cold = cpu_of(csim.build)
@@ -184,12 +184,12 @@ def ours(design: Any, samples: np.ndarray, folder: Path) -> tuple[dict[str, floa
 
 def executor(quantized: Any, design: Any, samples: np.ndarray) -> Call:
     """Return the integer executor and the same samples."""
-    from flow import qonnx_graph
+    from flow import qonnx
     from flow.fixed.execute import execute
-    from flow.fixed.lower import lower
-    from flow.lsb import input_lsb
+    from flow.fixed.from_qonnx import lower
+    from flow.fixed.lsb import input_lsb
 
-    graph = lower(qonnx_graph.load(quantized.onnx_path))
+    graph = lower(qonnx.load(quantized.onnx_path))
     shape = graph.inputs[0].shape
     x = input_lsb(design.inputs[0], samples).reshape(-1, *shape)
     return lambda batch: next(iter(execute(graph, [batch]).values())), x

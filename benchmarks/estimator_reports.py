@@ -20,8 +20,8 @@ from flow.estimate import (
     on_board,
     parts,
 )
-from flow.toolchains.vitis_modules import parse_modules
-from flow.toolchains.vitis_reports import parse_csynth_xml, parse_utilization
+from flow.toolchains.vitis.modules import parse_modules
+from flow.toolchains.vitis.reports import parse_csynth_xml, parse_utilization
 from flow.types import Report, Resources
 
 SHARED = Path(os.environ.get("FLOW_SHARED", Path(__file__).parents[2] / "shared"))

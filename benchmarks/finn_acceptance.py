@@ -15,12 +15,12 @@ import torch
 from figures import RESULTS, add_row, record, table
 from torch import nn
 
-from flow import data as flow_data
 from flow import network
+from flow.demo import digits_cnn
 from flow.finn import FinnReport, finn, installed
-from flow.fuse import fuse_batchnorm
-from flow.networks import digits_cnn
+from flow.network.fuse import fuse_batchnorm
 from flow.quantize import quantize
+from flow.training import data as flow_data
 from flow.types import Data
 
 PART = "xc7z020clg400-1"

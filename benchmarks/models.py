@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from figures import record, table
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.convert import convert
 from flow.emulate.csim import Csim
 from flow.fixed.execute import execute
-from flow.fixed.lower import lower
-from flow.lsb import Golden, write_golden
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import Golden, write_golden
 from flow.types import Quantized
 
 SHARED = Path(os.environ.get("FLOW_SHARED", Path(__file__).parents[2] / "shared"))
@@ -35,8 +35,8 @@ FILES = {
 def measure(name: str, count: int, io_type: str, folder: Path) -> list[str]:
     """Return a row: layers, seconds to convert and to compile, values compared, the largest difference in LSBs."""
     start = time.perf_counter()
-    qonnx_graph.clean_named(SHARED / "models" / f"{name}.onnx", folder / "model.onnx")
-    graph = lower(qonnx_graph.load(folder / "model.onnx"))
+    qonnx.clean_named(SHARED / "models" / f"{name}.onnx", folder / "model.onnx")
+    graph = lower(qonnx.load(folder / "model.onnx"))
     (tensor,) = graph.inputs
     low, high = tensor.dtype.minimum_lsb, tensor.dtype.maximum_lsb
     lsb = np.random.default_rng(0).integers(low, high + 1, (count, *tensor.shape))

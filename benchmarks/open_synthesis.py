@@ -25,11 +25,11 @@ from rtl_networks import network
 from torch import nn
 
 import flow
-from flow import qonnx_graph
+from flow import qonnx
 from flow.emulate.rtl import emulate_rtl
-from flow.fixed.lower import lower as fixed
-from flow.lower import lower
-from flow.lsb import inputs_lsb
+from flow.fixed.from_qonnx import lower
+from flow.fixed.lsb import inputs_lsb
+from flow.rtl import write_rtl
 from flow.toolchains.open.families import FAMILIES
 from flow.toolchains.open.pieces import Yosys, total
 
@@ -89,7 +89,7 @@ def main() -> None:
 def quantized(net: str, cache: Path, folder: Path) -> tuple[Any, float, Any]:
     """Return a network as a fixed-point graph, its accuracy, and test samples in LSBs."""
     made, data = build(net, cache, folder)
-    graph = fixed(qonnx_graph.load(made.onnx_path))
+    graph = lower(qonnx.load(made.onnx_path))
     return graph, made.accuracy, inputs_lsb(graph, [data.test[0][:FRAMES]])
 
 
@@ -137,7 +137,7 @@ def measured(
 ) -> dict[str, Any]:
     """Return what yosys says of a network for a family of chips, after a simulation of its Verilog."""
     place = folder / f"rtl-{net}-{family}-{pace}"
-    design = lower(graph, place, module="net", interval_cycles=pace, **FAMILIES[family].facts)
+    design = write_rtl(graph, place, module="net", interval_cycles=pace, **FAMILIES[family].facts)
     simulated = emulate_rtl(graph, design, frames, place / "simulation")
     yosys = Yosys(FAMILIES[family], folder / f"{net}-{family}-{pace}", None, cache=folder / "netlists")
     start = time.perf_counter()

@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn import functional
 
 from flow import network
-from flow.data import load
-from flow.store import write_atomically
+from flow.files import write_atomically
+from flow.training.data import load
 from flow.types import Data
 
 CACHE = Path(__file__).parent / ".cache"

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn import functional
 
 import flow
-from flow.store import write_atomically
+from flow.files import write_atomically
 from flow.types import Data
 
 NAME = "pruning_resnet"

@@ -27,9 +27,9 @@ from torch import nn
 
 import flow
 from flow import boards, network, training
+from flow.demo import digits_cnn
 from flow.estimate.budget import network_cost
 from flow.estimate.network import Bits
-from flow.networks import digits_cnn
 from flow.types import Data
 
 NAME = "quantize_bits"

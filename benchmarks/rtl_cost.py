@@ -1,4 +1,4 @@
-"""What stages take: the rules of `flow.lower.chip` beside yosys, stage by stage, and the rules fitted anew.
+"""What stages take: the rules of `flow.rtl.chip` beside yosys, stage by stage, and the rules fitted anew.
 
     python benchmarks/rtl_cost.py [--cache FOLDER]
 
@@ -19,8 +19,8 @@ from figures import record, table
 from pruning_nets import CACHE
 
 from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Pool, Rescale, Reshape, Tensor
-from flow.lower import lower
-from flow.lower.chip import RULES
+from flow.rtl import write_rtl
+from flow.rtl.chip import RULES
 from flow.toolchains.open.families import FAMILIES
 from flow.toolchains.open.pieces import Yosys, total
 from flow.types import FixedPoint
@@ -88,7 +88,7 @@ def main() -> None:
 
 def measured(case: Case, family: str, folder: Path, cache: Path) -> list[dict[str, Any]]:
     """Return one row a stage."""
-    design = lower(
+    design = write_rtl(
         network(case), folder, module="net", interval_cycles=case.interval, lut_inputs=INPUTS[family]
     )
     yosys = Yosys(FAMILIES[family], folder / "yosys", None, cache=cache / "netlists")

@@ -23,12 +23,12 @@ from pruning_nets import CACHE, data_for, dense, resnet8
 from torch import nn
 
 import flow
-from flow import qonnx_graph, training
+from flow import qonnx, training
+from flow.demo import digits_cnn
 from flow.emulate.rtl import emulate_rtl
-from flow.fixed.lower import lower as fixed
-from flow.lower import lower
-from flow.lsb import inputs_lsb
-from flow.networks import digits_cnn
+from flow.fixed.from_qonnx import lower
+from flow.fixed.lsb import inputs_lsb
+from flow.rtl import write_rtl
 from flow.types import Data
 
 NAME = "rtl_networks"
@@ -83,12 +83,12 @@ def measured(net: str, cache: Path) -> list[dict[str, Any]]:
         small = flow.simplify(model, example).model
         options = {"weight_bits": 6, "activation_bits": 6, "epochs": 0, "calibration": "mse"}
         made = flow.quantize(small, example, out=folder / "q", data=data, **options)
-        graph = fixed(qonnx_graph.load(made.onnx_path))
+        graph = lower(qonnx.load(made.onnx_path))
         frames = data.test[0][: FRAMES[net]]
         lsb = inputs_lsb(graph, [frames])
         for room in ROOMS:
             limit = room["multipliers"]
-            design = lower(graph, folder / f"rtl{limit}", **room)
+            design = write_rtl(graph, folder / f"rtl{limit}", **room)
             start = time.perf_counter()
             result = emulate_rtl(graph, design, lsb, folder / f"sim{limit}")
             seconds = time.perf_counter() - start - result.build_seconds

@@ -2,9 +2,13 @@
 
 One function a stage, and `run` for all of them in order. Each is imported when it is first used, so that
 ``import flow`` and ``flow --help`` cost nothing.
+
+A stage's package is the stage: ``flow.prune(...)`` calls the function `flow.prune.prune`, and ``import flow.prune``
+gives the module with all that stands beside it.
 """
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +17,6 @@ if TYPE_CHECKING:
     from flow.compress import compress
     from flow.compress import load as load_weights
     from flow.convert import convert
-    from flow.data import load as load_data
     from flow.deploy import deploy
     from flow.deploy.bundle import bundle
     from flow.emulate import emulate
@@ -21,13 +24,16 @@ if TYPE_CHECKING:
     from flow.fit import fit
     from flow.onnx_model import read as read_onnx
     from flow.onnx_model import write as write_onnx
-    from flow.pipeline import run
     from flow.prune import Pruner, prune
     from flow.prune.scan import scan
     from flow.quantize import quantize, search_bits
+    from flow.run import run
     from flow.simplify import simplify
     from flow.synthesize import synthesize
     from flow.train import train
+    from flow.training.data import load as load_data
+
+    __version__: str
 
 __all__ = [
     "ConfigError",
@@ -36,6 +42,7 @@ __all__ = [
     "Pruner",
     "ToolError",
     "UnsupportedError",
+    "__version__",
     "bundle",
     "compress",
     "convert",
@@ -55,31 +62,52 @@ __all__ = [
     "train",
     "write_onnx",
 ]
+_STAGES = frozenset(
+    ("compress", "convert", "deploy", "emulate", "fit", "prune", "quantize", "run", "simplify", "synthesize")
+) | {"train"}
 _HOMES = {
     "Pruner": ("prune", "Pruner"),
     "bundle": ("deploy.bundle", "bundle"),
-    "load_data": ("data", "load"),
+    "load_data": ("training.data", "load"),
     "load_weights": ("compress", "load"),
     "read_onnx": ("onnx_model", "read"),
-    "run": ("pipeline", "run"),
     "search_bits": ("quantize", "search_bits"),
     "scan": ("prune.scan", "scan"),
     "write_onnx": ("onnx_model", "write"),
 }
 
 
+class _Stage(ModuleType):
+    """A stage's package: calling it calls the function of the same name."""
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:  # for `help`, notebooks and `inspect.signature`
+        function: Callable[..., Any] = vars(self)[self.__name__.rpartition(".")[2]]
+        return function
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.__wrapped__(*arguments, **options)
+
+
 class _Package(ModuleType):
-    """Gives ``flow.prune`` as the stage's function, although a submodule bears the same name."""
+    """Imports what is asked for, and makes stages callable."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("prune2bit")
         if name not in __all__:
             raise AttributeError(f"module 'flow' has no attribute {name!r}")
-        module, attribute = _HOMES.get(name, ("errors" if name.endswith("Error") else name, name))
+        if name in _STAGES:
+            return import_module(f"flow.{name}")
+        module, attribute = _HOMES.get(name, ("errors", name))
         return getattr(import_module(f"flow.{module}"), attribute)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
+        if name in _STAGES and isinstance(value, ModuleType):
+            value.__class__ = _Stage
+        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *__all__]

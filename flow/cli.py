@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flow.pipeline import Listener
     from flow.prune.scan import Scan
+    from flow.run.pipeline import Listener
 
 app = typer.Typer(
     help="From a trained network to a proven bitstream: prune, simplify, quantize, compress, convert, "
@@ -48,7 +48,7 @@ def run(
 
     A stage whose inputs, options and versions are unchanged comes from the output folder.
     """
-    from flow import pipeline
+    from flow.run import pipeline
 
     chosen: dict[str, Any] = {"out": out, "first": first, "last": last, "seed": seed, "board": board}
     given = {"toolchain": toolchain, "host": host}
@@ -57,7 +57,7 @@ def run(
         manifest = pipeline.run(config, options=options, **chosen)
         print(json.dumps(manifest.values, indent=1))
         return
-    from flow.progress import show
+    from flow.run.progress import show
 
     with show() as listener:
         manifest = pipeline.run(config, options=options, listener=listener, **chosen)
@@ -124,10 +124,10 @@ def emulate(
     """
     from dataclasses import asdict
 
-    from flow import pipeline
     from flow.errors import MismatchError
-    from flow.progress import show
     from flow.report import chain
+    from flow.run import pipeline
+    from flow.run.progress import show
     from flow.types import LayerCheck
 
     options = {"emulate": {"rtl": True, "vcd": vcd}} if rtl or vcd else None
@@ -179,8 +179,8 @@ def deploy(
     from dataclasses import asdict
 
     from flow.deploy import text
-    from flow.deployment import deploy_run
-    from flow.progress import show
+    from flow.run.deployment import deploy_run
+    from flow.run.progress import show
 
     with nullcontext() if as_json else show() as listener:
         tell = listener or (lambda *_: None)
@@ -213,8 +213,8 @@ def bitstream(
     """Say what a bitstream is for and of which design, and whether it is whole: length, packets and checksum."""
     from dataclasses import asdict
 
-    from flow import bitstream as bits
     from flow.boards import load
+    from flow.toolchains.vitis import bitstream as bits
 
     found = bits.read(path, subject="flow")
     if board is not None:
@@ -322,8 +322,8 @@ def finn(
     stage.require_environment()
     file, name, chosen, clock = source, source.stem if source else "", board or "pynq-z2", None
     if source is None or source.suffix != ".onnx":
-        from flow import pipeline
         from flow.config import load
+        from flow.run import pipeline
 
         config = load(source)
         name, chosen, clock = config.name, board or config.board, config.synth_clk_period_ns
@@ -366,9 +366,9 @@ def scan(
     from dataclasses import asdict
 
     from flow.config import load
-    from flow.progress import show
     from flow.prune.drawing import check_suffix
     from flow.prune.scan import RATIOS, check_drop, check_ratios
+    from flow.run.progress import show
 
     plot = out or Path("runs") / load(config).name / "scan.svg"
     check_suffix(plot)
@@ -394,12 +394,13 @@ def _scanned(path: Path | None, ratios: tuple[float, ...], listener: Listener) -
     """Scan the trained network of a config's run."""
     import torch
 
-    from flow import network, pipeline, steps
+    from flow import network
     from flow.config import load
-    from flow.data import load as load_data
     from flow.errors import ConfigError
-    from flow.model_source import enters_quantized
     from flow.prune.scan import scan as scan_layers
+    from flow.run import pipeline, steps
+    from flow.run.model_source import enters_quantized
+    from flow.training.data import load as load_data
 
     config = load(path)
     if enters_quantized(config):

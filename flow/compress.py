@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.files import write_atomically
 from flow.names import identifier
-from flow.store import write_atomically
 from flow.types import Coded, Compressed, FixedPoint, Progress, Quantized, silent
 
 FILE = "weights.nnc"
@@ -143,7 +143,7 @@ def decode(stream: bytes, name: str) -> dict[str, Coded]:
 def _named(quantized: Quantized) -> dict[str, Coded]:
     """Return the tensors of the QONNX file under the names of the network's own state dict."""
     own = {identifier(layer): layer for layer in quantized.weight_bits}
-    found = qonnx_graph.weights(qonnx_graph.load(quantized.onnx_path))
+    found = qonnx.weights(qonnx.load(quantized.onnx_path))
     return {f"{own.get(layer, layer)}.{kind}": coded for (layer, kind), coded in found.items()}
 
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from flow.compress import compress
 from flow.convert import convert
-from flow.data import load as load_data
 from flow.emulate import emulate
 from flow.errors import ConfigError
-from flow.lower import lower
 from flow.onnx_model import check_opset, write
 from flow.prune import prune
 from flow.quantize import quantize
+from flow.rtl import write_rtl
 from flow.simplify import simplify
 from flow.synthesize import synthesize
 from flow.train import train
+from flow.training.data import load as load_data
 
 _FILLED = (
     *(
@@ -69,7 +69,7 @@ TABLES: dict[str, Callable[..., Any]] = {
     "quantize": quantize,
     "compress": compress,
     "convert": convert,
-    "rtl": lower,
+    "rtl": write_rtl,
     "emulate": emulate,
     "synthesize": synthesize,
 }
@@ -85,7 +85,7 @@ _MODEL: dict[str, Any] = {"source": str, "checkpoint": str | None, "onnx": str}
 DEMO: dict[str, Any] = {
     "name": "digits",
     "board": "pynq-z2",
-    "model": {"source": "flow.networks:digits_cnn"},
+    "model": {"source": "flow.demo:digits_cnn"},
     "data": {"train": "digits"},
     "prune": {"pruning_ratio": 0.7, "twt": 1.0, "epochs": 200},
 }

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from flow import boards, finn
+from flow.build.plan import find, program_version
 from flow.compress import INSTALL
 from flow.errors import ConfigError
-from flow.plan import find, program_version
+from flow.files import write_atomically
 from flow.resources import data_folder
-from flow.store import write_atomically
 
 _OPEN = "optional; pip install prune2bit[open]"
 _PROGRAMS = {

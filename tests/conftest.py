@@ -32,7 +32,7 @@ def vendor() -> Path:
 
 SMALL = {
     "name": "small",
-    "model": {"source": "flow.networks:digits_cnn"},
+    "model": {"source": "flow.demo:digits_cnn"},
     "train": {"epochs": 3},
     "prune": {"pruning_ratio": 0.875, "schedule": "linear", "steps": 4, "pwe": 1, "epochs": 9},
     "quantize": {"epochs": 1},
@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the output folder of a finished run of `SMALL`; tests copy it before they change it."""
-    from flow import pipeline
+    from flow.run import pipeline
 
     folder = tmp_path_factory.mktemp("finished") / "out"
     pipeline.run(SMALL, out=folder)

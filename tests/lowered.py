@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import FixedGraph, Softmax, Table, Tensor
-from flow.fixed.lower import lower
 
 SAMPLES = 512
 NEAR = 1e-3
@@ -47,7 +47,7 @@ def both(
         real(tensor, x).reshape(len(x), *model.get_tensor_shape(value.name)[1:]).astype(np.float32)
         for tensor, x, value in zip(graph.inputs, inputs, model.graph.input, strict=True)
     )
-    return got, qonnx_graph.execute(model, given, context=True)
+    return got, qonnx.execute(model, given, context=True)
 
 
 def check(model: Any, *, samples: int = SAMPLES) -> tuple[FixedGraph, int]:

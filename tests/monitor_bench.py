@@ -11,7 +11,7 @@ import numpy as np
 from rtl_cases import VERILOG
 
 from flow.deploy.board import monitor_registers as monitor
-from flow.verilator import require
+from flow.rtl.verilator import require
 
 SOURCE = VERILOG / "flow_monitor.v"
 OKAY, SLVERR = 0, 2

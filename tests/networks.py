@@ -180,7 +180,7 @@ def assert_untouched(model: nn.Module, before: dict) -> None:
 
 def analysed(model: nn.Module, *shape: int):
     """Return the traced graph and the labels of its channels."""
-    from flow.channels import analyse
+    from flow.network.channels import analyse
 
     graph = network.trace(model, torch.zeros(shape))
     return graph, analyse(graph, network.shapes(graph, torch.zeros(shape)))

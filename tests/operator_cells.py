@@ -21,9 +21,9 @@ from flow.convert import convert
 from flow.emulate.csim import Csim
 from flow.errors import FlowError, UnsupportedError
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import port_names
 from flow.fixed.graph import FixedGraph, Tensor
-from flow.fixed.lower import lower
-from flow.lsb import port_names
 from flow.types import HlsProject, Quantized
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)

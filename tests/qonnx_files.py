@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from flow import qonnx_graph
+from flow import qonnx
 
 LAST = "qonnx.custom_op.channels_last"
 DOMAINS = ("qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas")
@@ -333,12 +333,12 @@ class Net:
         return made
 
     def model(self, *outputs: str) -> Any:
-        """Return the network cleaned, as `flow.fixed.lower` reads it."""
+        """Return the network cleaned, as `flow.fixed.from_qonnx` reads it."""
         with TemporaryDirectory() as folder:
             source, target = Path(folder) / "raw.onnx", Path(folder) / "model.onnx"
             source.write_bytes(self.proto(*outputs).SerializeToString())
-            qonnx_graph.clean_named(source, target)
-            return qonnx_graph.load(target)
+            qonnx.clean_named(source, target)
+            return qonnx.load(target)
 
     def _stated(self, name: str) -> list[int]:
         """Return a tensor's shape, with the batch where it depends on the input."""

@@ -19,12 +19,12 @@ import torch
 from operator_networks import OPERATORS, Forward
 from torch import nn
 
-from flow import boards, qonnx_graph
+from flow import boards, qonnx
 from flow.convert import convert
 from flow.emulate import emulate
 from flow.emulate.csim import Csim
 from flow.fixed.execute import execute
-from flow.fixed.lower import lower
+from flow.fixed.from_qonnx import lower
 from flow.quantize import quantize
 from flow.types import Board, Data, Emulation, HlsProject, Quantized
 
@@ -214,7 +214,7 @@ def quantized(name: str) -> Quantized:
 
 def graph(name: str) -> Any:
     """Return the network's QONNX graph, new at every call."""
-    return qonnx_graph.load(quantized(name).onnx_path)
+    return qonnx.load(quantized(name).onnx_path)
 
 
 def golden(name: str) -> tuple[np.ndarray, np.ndarray]:

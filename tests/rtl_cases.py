@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flow.resources import data_folder
-from flow.verilator import Result, Simulation, installed
+from flow.rtl.verilator import Result, Simulation, installed
 
 VERILOG = data_folder("hls_templates") / "verilog"
 LIMIT = 200_000

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flow.verilator import require
+from flow.rtl.verilator import require
 
 BENCH = Path(__file__).with_suffix(".cpp")
 

@@ -1,4 +1,4 @@
-"""A real sshd on 127.0.0.1 for the tests of flow.remote: own keys, own home, programs of the test's first on PATH."""
+"""A real sshd on 127.0.0.1 for the tests of flow.build.remote: own keys, own home, its own programs first on PATH."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flow.remote import Host
+from flow.build.remote import Host
 
 _PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 SSHD = shutil.which("sshd", path=_PLACES)

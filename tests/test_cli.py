@@ -54,7 +54,7 @@ def test_help_loads_no_heavy_library() -> None:
         check=True,
     )
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert not loaded & {"torch", "numpy", "hls4ml", "onnx", "rich", "sklearn", "flow.pipeline"}
+    assert not loaded & {"torch", "numpy", "hls4ml", "onnx", "rich", "sklearn", "flow.run.pipeline"}
 
 
 def test_boards_are_listed_with_their_resources() -> None:
@@ -191,7 +191,7 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     config = {
         "name": "raw",
-        "model": {"source": "flow.networks:digits_cnn"},
+        "model": {"source": "flow.demo:digits_cnn"},
         "train": {"epochs": 0},
         "prune": {"pruning_ratio": 0.5, "criterion": "magnitude", "ignored_layers": ["conv1"]},
     }
@@ -228,8 +228,10 @@ def test_scan_takes_the_trained_network_of_the_run(
 ) -> None:
     import torch
 
-    from flow import data, network, pipeline
+    from flow import network
     from flow.prune.scan import scan
+    from flow.run import pipeline
+    from flow.training import data
 
     folder = pipeline.run(untrained, last="train").path.parent
     capsys.readouterr()
@@ -274,7 +276,7 @@ def test_scan_refuses_bad_input_before_all_work(
 def test_scan_refuses_a_network_that_is_quantized_already(
     untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flow.model_source.enters_quantized", lambda _: True)
+    monkeypatch.setattr("flow.run.model_source.enters_quantized", lambda _: True)
     with pytest.raises(ConfigError) as caught:
         scanned(untrained)
     assert str(caught.value) == (
@@ -286,7 +288,8 @@ def emulated(
     copy: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, object] = SMALL, **options: bool
 ) -> None:
     """Run ``flow emulate`` on a copy of the finished run, with ``config`` in the place of its file."""
-    from flow import cli, pipeline
+    from flow import cli
+    from flow.run import pipeline
 
     run = pipeline.run
     monkeypatch.setattr(pipeline, "run", lambda _, **given: run(config, **given))
@@ -343,7 +346,8 @@ def test_emulate_compares_the_verilog_too(
 def test_a_missing_verilator_is_said_before_the_long_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from flow import cli, verilator
+    from flow import cli
+    from flow.rtl import verilator
 
     monkeypatch.setattr(verilator, "installed", lambda: None)
     with pytest.raises(ToolError, match="'verilator' must be installed"):
@@ -354,7 +358,8 @@ def test_a_missing_verilator_is_said_before_the_long_work(
 def test_emulate_stops_at_the_first_layer_that_differs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flow import cli, pipeline
+    from flow import cli
+    from flow.run import pipeline
 
     before = LayerCheck("conv1", "Conv", (8, 8, 4), FixedPoint(True, 3, 9), -700, 800, 0.0, 0, 0)
 

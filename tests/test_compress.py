@@ -25,9 +25,10 @@ from conftest import SMALL, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow import compress, load_weights, pipeline
+from flow import compress, load_weights
 from flow.compress import INSTALL, MAX_NUMBERS, decode, encode
 from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.run import pipeline
 from flow.types import Coded, FixedPoint
 
 GOLDEN = Path(__file__).parent / "golden" / "compress" / "weights.nnc"

@@ -16,16 +16,17 @@ from qonnx_files import Net
 from quantized import data, folder, project, small_board
 from torch import nn
 
-from flow import boards, qonnx_graph
+from flow import boards, qonnx
 from flow.convert import check_weights, convert, write_dat
 from flow.convert.accumulators import partial_sums
 from flow.emulate.csim import Csim
 from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.estimate.reuse import DSP_SHARE
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import Golden, write_golden
 from flow.fixed.graph import Conv, Dense, Reshape
-from flow.fixed.lower import lower
-from flow.folding import DSP_SHARE
-from flow.lsb import Golden, exact_lsb, input_lsb, write_golden
+from flow.fixed.lsb import exact_lsb, input_lsb
 from flow.quantize import quantize
 from flow.types import FixedPoint, HlsProject, Quantized
 
@@ -82,7 +83,7 @@ def test_odd_dense_widths_survive(io_type: str) -> None:
 def test_every_layer_stands_for_a_tensor_of_the_graph() -> None:
     for name in ("cnn", "residual", "mlp", "depthwise", "zeros"):
         design = project(name, "io_parallel")
-        graph = lower(qonnx_graph.load(design.onnx_path))
+        graph = lower(qonnx.load(design.onnx_path))
         assert len({layer.hls_name for layer in design.layers}) == len(design.layers)
         for layer in design.layers:
             tensor = graph.tensors[layer.tensor]
@@ -120,7 +121,7 @@ def test_the_weights_in_the_cpp_are_those_of_the_graph() -> None:
     design = project("cnn", "io_stream")
     graph = quantized.graph("cnn")
     for name in ("block_0", "conv_2", "fc"):
-        node = next(node for node in qonnx_graph.compute_nodes(graph) if node.name == name)
+        node = next(node for node in qonnx.compute_nodes(graph) if node.name == name)
         line = next(
             x for x in firmware(design, "net.cpp").splitlines() if re.search(rf"// [A-Z][a-z]+_{name}$", x)
         )
@@ -137,7 +138,7 @@ def test_the_weights_in_the_cpp_are_those_of_the_graph() -> None:
 
 def test_types_in_the_cpp_are_those_of_the_graph_and_hold_every_partial_sum() -> None:
     design = project("cnn", "io_stream")
-    graph = lower(qonnx_graph.load(design.onnx_path))
+    graph = lower(qonnx.load(design.onnx_path))
     text = firmware(design, "defines.h")
     for node in graph.nodes:
         if isinstance(node, Dense | Conv):

@@ -22,10 +22,10 @@ from flow.deploy import deploy, link
 from flow.deploy.link import Link
 from flow.errors import ConfigError, MismatchError, ToolError
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import FixedGraph, Pool, Tensor
-from flow.fixed.lower import lower as fixed
-from flow.lower import RtlDesign, lower
 from flow.resources import data_folder
+from flow.rtl import RtlDesign, write_rtl
 from flow.synthesize import open_road
 from flow.toolchains.open import board_top
 from flow.types import Board, FixedPoint
@@ -65,7 +65,7 @@ def write_build(folder: Path, graph: FixedGraph, design: RtlDesign, target: Boar
 
 
 def built_top(folder: Path, graph: FixedGraph) -> Built:
-    target, design = quick_board(), lower(graph, folder, module="net")
+    target, design = quick_board(), write_rtl(graph, folder, module="net")
     write_build(folder, graph, design, target)
     top = folder / "flow_board.sv"
     top.write_text(board_top.board_top(design, target, open_road.design_id(design, target)))
@@ -78,7 +78,7 @@ def built_top(folder: Path, graph: FixedGraph) -> Built:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return built_top(tmp_path_factory.mktemp("board"), fixed(qonnx("cnn")))
+    return built_top(tmp_path_factory.mktemp("board"), lower(qonnx("cnn")))
 
 
 @pytest.mark.tool

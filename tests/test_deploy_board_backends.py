@@ -17,7 +17,7 @@ import pytest
 from board_bundle import CONFIGURATION, ONE_INPUT, bit_file, model, network, results, samples, write_bundle
 from dma_model import DMA_ADDRESS, MEMORY_ADDRESS, BoardModel, DmaModel, Memory
 
-from flow.deploy.board import backend, clocks, manifest
+from flow.deploy.board import clocks, driver, manifest
 from flow.deploy.board.driver import Accelerator
 from flow.deploy.board.errors import BoardError
 from flow.deploy.board.kernel_backend import KernelBackend
@@ -154,9 +154,9 @@ def test_pynq_comes_before_the_kernel_where_it_is_installed(
     fake_pynq: Callable[..., FakePynq], tmp_path: Path
 ) -> None:
     read = manifest.read(write_bundle(tmp_path))
-    assert isinstance(backend.choose(read), KernelBackend)
+    assert isinstance(driver.choose(read), KernelBackend)
     fake_pynq()
-    assert isinstance(backend.choose(read), PynqBackend)
+    assert isinstance(driver.choose(read), PynqBackend)
 
 
 def test_pynqs_clock_is_read_with_the_boards_crystal(fake_pynq: Callable[..., FakePynq]) -> None:

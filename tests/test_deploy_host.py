@@ -11,9 +11,10 @@ from conftest import SMALL
 from ssh_server import Server, needs_sshd, serving
 from vendor_tools import leave
 
-from flow import cli, deployment, pipeline
+from flow import cli
 from flow.deploy import deploy
 from flow.errors import ConfigError, MismatchError, ToolError
+from flow.run import deployment, pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.tool, needs_sshd]
@@ -234,7 +235,7 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
 
 def test_the_command_prints_what_the_board_did(run, board, capsys, monkeypatch):
     config = run.parent / "flow.toml"
-    config.write_text('name = "small"\n[model]\nsource = "flow.networks:digits_cnn"\n')
+    config.write_text('name = "small"\n[model]\nsource = "flow.demo:digits_cnn"\n')
 
     def flow(*options):
         monkeypatch.setattr(sys, "argv", ["flow", "deploy", str(config), "--out", str(run), *options])

@@ -23,11 +23,12 @@ from flow.emulate.chain import Samples, check_qonnx
 from flow.emulate.csim import Csim
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import Golden, write_golden
 from flow.fixed.graph import Dense, FixedGraph, Rescale, Tensor
-from flow.fixed.lower import lower
-from flow.lsb import Golden, exact_lsb, input_lsb, placed, write_golden
-from flow.qonnx_graph import execute as execute_qonnx
-from flow.qonnx_graph import load
+from flow.fixed.lsb import exact_lsb, input_lsb, placed
+from flow.qonnx import execute as execute_qonnx
+from flow.qonnx import load
 from flow.types import FixedPoint, HlsProject, Port, Quantized
 
 CASES = [

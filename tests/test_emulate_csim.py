@@ -11,10 +11,10 @@ import pytest
 from conftest import needs
 from quantized import golden, project
 
+from flow.build.objects import KEEP_DAYS, Objects
 from flow.emulate.csim import Csim
 from flow.errors import ConfigError, ToolError
-from flow.lsb import input_lsb
-from flow.objects import KEEP_DAYS, Objects
+from flow.fixed.lsb import input_lsb
 from flow.types import HlsProject
 
 MLP = ("mlp", "io_parallel", 220)

@@ -13,10 +13,10 @@ from lowered import integers
 from quantized import graph as qonnx
 from rtl_cases import needs_verilator
 
-from flow import verilator
 from flow.emulate import rtl
 from flow.emulate.rtl import emulate_rtl
 from flow.errors import ConfigError, MismatchError, ToolError, UnsupportedError
+from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import (
     ROUNDINGS,
     ArgMax,
@@ -34,11 +34,10 @@ from flow.fixed.graph import (
     Tensor,
     Upsample,
 )
-from flow.fixed.lower import lower as fixed
-from flow.lower import RtlDesign, lower
-from flow.lower.words import memory, pack, signed_width, unpack
+from flow.rtl import RtlDesign, verilator, write_rtl
+from flow.rtl.verilator import Simulation
+from flow.rtl.words import memory, pack, signed_width, unpack
 from flow.types import FixedPoint, RtlEmulation
-from flow.verilator import Simulation
 
 pytestmark = [pytest.mark.tool, needs_verilator]
 BYTE = FixedPoint(True, 8, 0)
@@ -47,7 +46,7 @@ WIDE = FixedPoint(True, 24, 0)
 
 def proven(graph: FixedGraph, folder: Path, frames: int = 24, **options: int) -> RtlEmulation:
     """Simulate a graph's Verilog with adversarial inputs; it equals the executor, and keeps the predicted pace."""
-    design = lower(graph, folder, **options)
+    design = write_rtl(graph, folder, **options)
     result = emulate_rtl(graph, design, integers(graph, frames), folder)
     assert result.interval_cycles == result.predicted_interval_cycles
     assert result.max_error_lsb == 0 and result.frames == frames
@@ -76,7 +75,7 @@ def image(height: int, width: int, channels: int, dtype: FixedPoint = BYTE) -> T
 def test_the_verilog_of_a_network_equals_the_integer_executor(
     tmp_path: Path, name: str, multipliers: int, adders: bool
 ) -> None:
-    result = proven(fixed(qonnx(name)), tmp_path, multipliers=multipliers, adders=adders)
+    result = proven(lower(qonnx(name)), tmp_path, multipliers=multipliers, adders=adders)
     assert result.multipliers <= multipliers
 
 
@@ -142,7 +141,7 @@ ADDERS = {"multipliers": 1, "luts": 10**9}
 
 def kinds(graph: FixedGraph, folder: Path, **options: int) -> dict[str, int]:
     """Return how many stages of each kind a graph becomes."""
-    stages = lower(graph, folder, **options).circuit.stages
+    stages = write_rtl(graph, folder, **options).circuit.stages
     return dict(Counter(stage.kind for stage in stages))
 
 
@@ -245,8 +244,8 @@ def test_adders_without_alkaid_are_an_error_and_engines_are_not(
     with pytest.raises(
         ToolError, match=r"'alkaid' must be installed for layers of adders, .* adders = false"
     ):
-        lower(small_cnn(), tmp_path, **ADDERS)
-    assert lower(small_cnn(), tmp_path, adders=False).circuit.multipliers
+        write_rtl(small_cnn(), tmp_path, **ADDERS)
+    assert write_rtl(small_cnn(), tmp_path, adders=False).circuit.multipliers
 
 
 @pytest.mark.parametrize(
@@ -265,12 +264,12 @@ def test_adders_without_alkaid_are_an_error_and_engines_are_not(
 def test_options_that_make_no_sense_are_refused(
     tmp_path: Path, options: dict[str, int], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"lower: {message}"):
-        lower(small_cnn(), tmp_path, **options)
+    with pytest.raises(ConfigError, match=f"rtl: {message}"):
+        write_rtl(small_cnn(), tmp_path, **options)
 
 
 def test_frames_a_second_are_clocks_a_frame(tmp_path: Path) -> None:
-    made = lower(small_cnn(), tmp_path, target_fps=400_000, clock_period_ns=10.0)
+    made = write_rtl(small_cnn(), tmp_path, target_fps=400_000, clock_period_ns=10.0)
     assert 157 <= made.interval_cycles <= 250
 
 
@@ -278,7 +277,7 @@ def test_a_pace_that_no_kind_of_stage_reaches_is_refused_with_the_least(tmp_path
     with pytest.raises(
         UnsupportedError, match=r"layer 'c1' must have at least 157 clock cycles a frame, not 156"
     ):
-        lower(small_cnn(), tmp_path, interval_cycles=156)
+        write_rtl(small_cnn(), tmp_path, interval_cycles=156)
 
 
 def test_pools_of_every_form(tmp_path: Path) -> None:
@@ -314,7 +313,7 @@ def test_rescale_with_every_rounding_shift_and_sign_meets_every_tie(tmp_path: Pa
         source = "x" if dtype == BYTE else "u"
         nodes.append(Rescale(out.name, (source,), out, multiplier, offset, shift, rounding, low, high))
     graph = FixedGraph(inputs, tuple(nodes), tuple(node.name for node in nodes))
-    design = lower(graph, tmp_path)
+    design = write_rtl(graph, tmp_path)
     every = np.arange(256).reshape(1, 64, 4)
     emulate_rtl(graph, design, [np.concatenate([every - 128] * 3), np.concatenate([every] * 3)], tmp_path)
 
@@ -344,7 +343,7 @@ def test_functions_of_single_values(tmp_path: Path) -> None:
 def test_argmax_gives_the_first_of_equal_ones(tmp_path: Path) -> None:
     x = Tensor("x", (6,), FixedPoint(True, 2, 0))
     graph = FixedGraph((x,), (ArgMax("y", ("x",), Tensor("y", (1,), FixedPoint(False, 3, 0))),), ("y",))
-    design = lower(graph, tmp_path, interval_cycles=3)
+    design = write_rtl(graph, tmp_path, interval_cycles=3)
     every = np.array(list(itertools.product(range(-2, 2), repeat=6)))
     assert emulate_rtl(graph, design, [every], tmp_path).interval_cycles == 3
 
@@ -354,13 +353,13 @@ def test_argmax_gives_the_first_of_equal_ones(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[FixedGraph, RtlDesign]:
-    graph = fixed(qonnx("mlp"))
-    return graph, lower(graph, tmp_path_factory.mktemp("small"), interval_cycles=91)
+    graph = lower(qonnx("mlp"))
+    return graph, write_rtl(graph, tmp_path_factory.mktemp("small"), interval_cycles=91)
 
 
 def test_a_wrong_weight_is_found_with_its_layer(tmp_path: Path, small: tuple[FixedGraph, RtlDesign]) -> None:
     graph, _ = small
-    design = lower(graph, tmp_path, interval_cycles=91)
+    design = write_rtl(graph, tmp_path, interval_cycles=91)
     layer = next(node for node in graph.nodes if type(node).__name__ == "Dense")
     stage = next(stage for stage in design.circuit.stages if stage.module == "flow_mvau")
     weights = tmp_path / next(name for name in stage.data if name.endswith("_weights.hex"))
@@ -416,7 +415,7 @@ def test_an_interval_that_a_layer_cannot_keep_is_refused_with_the_one_it_can(tmp
     with pytest.raises(
         UnsupportedError, match=r"layer '.*' must have at least \d+ clock cycles a frame, not 3"
     ):
-        lower(fixed(qonnx("cnn")), tmp_path, interval_cycles=3)
+        write_rtl(lower(qonnx("cnn")), tmp_path, interval_cycles=3)
     assert not list(tmp_path.iterdir())
 
 
@@ -431,7 +430,7 @@ def test_an_interval_that_a_layer_cannot_keep_is_refused_with_the_one_it_can(tmp
 def test_an_operation_that_the_rtl_lacks_is_named(tmp_path: Path, node: Node) -> None:
     graph = FixedGraph((Tensor("x", (4, 2), BYTE),), (node,), ("y",))
     with pytest.raises(UnsupportedError, match=f"must be one that the RTL has, not {type(node).__name__}"):
-        lower(graph, tmp_path)
+        write_rtl(graph, tmp_path)
 
 
 # ---------------------------------------------------------------- words

@@ -13,21 +13,21 @@ import torch
 from networks import Forward, analysed, lively
 from torch import nn
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.boards import load
-from flow.channels import analyse
 from flow.convert.folds import chosen, folds_of
+from flow.demo import digits_cnn
 from flow.errors import ConfigError, UnsupportedError
 from flow.estimate import constant_digits, constants, design_cost, layer_cost, limits, on_board
 from flow.estimate.budget import COSTS, board_cost, narrowed_shapes, network_cost
 from flow.estimate.graph import graph_work
 from flow.estimate.network import Bits, network_work
-from flow.fixed.lower import lower
-from flow.folding import DSP_SHARE, Fold, hls4ml_streams
-from flow.fuse import fuse_batchnorm
-from flow.narrow import narrow
+from flow.estimate.reuse import DSP_SHARE, Fold, hls4ml_streams
+from flow.fixed.from_qonnx import lower
 from flow.network import shapes, trace, weighted
-from flow.networks import digits_cnn
+from flow.network.channels import analyse
+from flow.network.fuse import fuse_batchnorm
+from flow.network.narrow import narrow
 from flow.quantize import quantize
 from flow.types import Data
 
@@ -66,7 +66,7 @@ def file_works(tmp_path_factory: pytest.TempPathFactory):
     data = Data("random", split(16), split(8), split(8))
     folder: Path = tmp_path_factory.mktemp("quantized")
     made = quantize(fuse_batchnorm(trace(demo(), IMAGE)), IMAGE, data=data, out=folder, epochs=0)
-    return lower(qonnx_graph.load(made.onnx_path))
+    return lower(qonnx.load(made.onnx_path))
 
 
 @pytest.mark.parametrize("name", ["pynq-z2", "zcu104"])

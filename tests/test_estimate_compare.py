@@ -11,8 +11,8 @@ from flow.estimate import Work, design_cost, layer_cost
 from flow.estimate.compare import OTHERS, comparison
 from flow.report import render
 from flow.report.hardware import hardware
-from flow.toolchains.vitis_modules import layer_reports
-from flow.toolchains.vitis_reports import parse_csynth_xml
+from flow.toolchains.vitis.modules import layer_reports
+from flow.toolchains.vitis.reports import parse_csynth_xml
 
 ROOT = Path(__file__).resolve().parents[1]
 

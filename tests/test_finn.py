@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from flow import finn, network, qonnx_graph
+from flow import finn, network, qonnx
+from flow.demo import digits_cnn
 from flow.errors import ConfigError, MismatchError, ToolError, UnsupportedError
 from flow.finn import text
 from flow.finn.prepare import prepare
-from flow.fuse import fuse_batchnorm
-from flow.networks import digits_cnn
+from flow.network.fuse import fuse_batchnorm
 from flow.quantize import quantize
 from flow.types import Data
 
@@ -55,14 +55,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_finn_is_given_computes_the_same(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     prepared = prepare(files[name], tmp_path / "prepared.onnx")
-    before, after = qonnx_graph.load(files[name]), qonnx_graph.load(tmp_path / "prepared.onnx")
+    before, after = qonnx.load(files[name]), qonnx.load(tmp_path / "prepared.onnx")
     assert [node for node in after.graph.node if node.op_type == "Relu"] == []
     shape = before.get_tensor_shape(before.graph.input[0].name)[1:]
     codes = np.random.default_rng(1).integers(-128, 127, (256, *shape), endpoint=True).astype(np.float32)
     codes[0], codes[1] = -128, 127
-    expected = qonnx_graph.execute(before, codes * np.float32(prepared.input_lsb))
+    expected = qonnx.execute(before, codes * np.float32(prepared.input_lsb))
     entered = np.moveaxis(codes, 1, -1) if prepared.channels_last else codes
-    found = qonnx_graph.execute(after, entered)
+    found = qonnx.execute(after, entered)
     assert np.array_equal(found, np.rint(found))  # integers at the output too
     assert np.array_equal(found * prepared.output_lsb, expected)
     assert prepared.input_type == "INT8"
@@ -80,10 +80,10 @@ def test_thresholds_round_ties_to_even_on_every_grid(gap: float, signed: bool, t
     path = tmp_path / "net.onnx"
     one_weight(path, weight_lsb=gap / 8, signed=signed)
     prepare(path, tmp_path / "prepared.onnx")
-    before, after = qonnx_graph.load(path), qonnx_graph.load(tmp_path / "prepared.onnx")
+    before, after = qonnx.load(path), qonnx.load(tmp_path / "prepared.onnx")
     assert "Quant" not in [n.op_type for n in after.graph.node if not n.output[0].startswith("w")]
     codes = np.arange(-128, 128, dtype=np.float32)[:, None]
-    assert np.array_equal(qonnx_graph.execute(after, codes) / 8, qonnx_graph.execute(before, codes))
+    assert np.array_equal(qonnx.execute(after, codes) / 8, qonnx.execute(before, codes))
 
 
 def one_weight(path: Path, *, weight_lsb: float, signed: bool) -> None:
@@ -121,7 +121,7 @@ def one_weight(path: Path, *, weight_lsb: float, signed: bool) -> None:
 
 def test_an_input_that_is_not_quantized_is_refused(tmp_path: Path) -> None:
     one_weight(tmp_path / "net.onnx", weight_lsb=1.0, signed=True)
-    model = qonnx_graph.load(tmp_path / "net.onnx")
+    model = qonnx.load(tmp_path / "net.onnx")
     model.set_initializer("in_scale", np.float32(0.3))
     model.save(str(tmp_path / "net.onnx"))
     with pytest.raises(
@@ -248,7 +248,7 @@ def test_finn_accepts_the_network_and_leaves_its_outputs(
 @with_finn
 def test_finn_names_the_node_that_it_refuses(tmp_path: Path) -> None:
     one_weight(tmp_path / "net.onnx", weight_lsb=1.0, signed=False)
-    model = qonnx_graph.load(tmp_path / "net.onnx")
+    model = qonnx.load(tmp_path / "net.onnx")
     next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Softplus"
     model.save(str(tmp_path / "net.onnx"))
     made = finn.finn(tmp_path / "net.onnx", out=tmp_path / "out", part=PART)

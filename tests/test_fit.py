@@ -19,14 +19,14 @@ from torch import nn
 
 import flow
 from flow.boards import load
+from flow.demo import digits_cnn
 from flow.errors import ConfigError, UnsupportedError
 from flow.estimate import Work, layer_cost, limits, on_board
 from flow.estimate.graph import graph_work
+from flow.estimate.reuse import legal_reuse_factors
 from flow.fit import Fit, beside
 from flow.fit.choice import choose, intervals, layer_options
 from flow.fit.cures import best, cycles, pruned
-from flow.folding import legal_reuse_factors
-from flow.networks import digits_cnn
 
 BOARD = load("pynq-z2")
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -258,7 +258,7 @@ def test_io_parallel_refuses_tensors_over_the_limit() -> None:
 CONFIG = """\
 board = "pynq-z1"        # mine
 [model]
-source = "flow.networks:digits_cnn"
+source = "flow.demo:digits_cnn"
 [quantize]
 weight_bits = 4          # narrow
 activation_bits = 4

@@ -13,8 +13,8 @@ from networks import Forward, fill
 from torch import nn
 
 from flow import network
-from flow.channels import analyse
 from flow.errors import ConfigError, UnsupportedError
+from flow.network.channels import analyse
 from flow.prune import prune
 from flow.simplify import simplify
 from flow.types import Data

@@ -9,7 +9,7 @@ from networks import Forward, analysed, lively
 from torch import fx, nn
 
 from flow import network
-from flow.channels import analyse
+from flow.network.channels import analyse
 from flow.prune.masks import Masks
 from flow.training import train_epoch
 

@@ -13,7 +13,7 @@ import torch
 from quantized import NETS, Forward, data, golden, graph, reference
 from torch import nn
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.errors import ConfigError, UnsupportedError
 from flow.names import identifier
 from flow.network import trace
@@ -48,7 +48,7 @@ def test_torch_and_qonnx_equal_exact_arithmetic_in_every_value(name: str) -> Non
     assert expected.dtype == np.float32
     assert len(np.unique(expected)) > 20, "outputs that are all the same would prove nothing"
     assert np.array_equal(reference(graph(name), inputs), expected)
-    assert np.array_equal(qonnx_graph.execute(graph(name), inputs), expected)
+    assert np.array_equal(qonnx.execute(graph(name), inputs), expected)
 
 
 def random_network(seed: int) -> tuple[nn.Module, tuple[int, ...]]:
@@ -91,7 +91,7 @@ def test_random_networks_and_widths_are_exact(seed: int, tmp_path: Path) -> None
     bits = {f"{name}_bits": int(rng.integers(2, 9)) for name in ("weight", "activation", "input")}
     samples = data(shape, 3, samples=96, seed=seed)
     made = run(model, tmp_path, samples, bias_bits=int(rng.integers(8, 20)), **bits)
-    exported = qonnx_graph.load(made.onnx_path)
+    exported = qonnx.load(made.onnx_path)
     inputs = samples.test[0]
     assert np.array_equal(reference(exported, inputs), outputs(made))
 
@@ -100,14 +100,14 @@ def test_the_type_of_the_input_follows_the_samples(tmp_path: Path) -> None:
     pixels = data((2, 4, 4), 3, scale=255.0)
     made = run(nn.Sequential(nn.Flatten(), nn.Linear(32, 3)), tmp_path, pixels)
     assert made.inputs == (Port("input", (4, 4, 2), FixedPoint(True, 9, -1)),)
-    assert np.array_equal(reference(qonnx_graph.load(made.onnx_path), pixels.test[0]), outputs(made))
+    assert np.array_equal(reference(qonnx.load(made.onnx_path), pixels.test[0]), outputs(made))
 
 
 def test_samples_that_are_all_zero_get_a_step_too(tmp_path: Path) -> None:
     x, y = (np.zeros((8, 4), dtype=np.float32), np.arange(8) % 3)
     made = run(dense(), tmp_path, Data("zeros", (x, y), (x, y), VECTOR.test))
     assert made.inputs[0].dtype == FixedPoint(True, 1, 7)
-    assert np.array_equal(reference(qonnx_graph.load(made.onnx_path), VECTOR.test[0]), outputs(made))
+    assert np.array_equal(reference(qonnx.load(made.onnx_path), VECTOR.test[0]), outputs(made))
 
 
 @pytest.mark.parametrize("epochs", [0, 2])
@@ -124,7 +124,7 @@ def test_a_layer_of_zeros_keeps_its_bias(epochs: int, tmp_path: Path) -> None:
 def test_zeros_can_be_trained_on(tmp_path: Path) -> None:
     made = run(quantized.build("zeros"), tmp_path, epochs=2)
     assert np.isfinite(outputs(made)).all()
-    assert np.array_equal(reference(qonnx_graph.load(made.onnx_path), VECTOR.test[0]), outputs(made))
+    assert np.array_equal(reference(qonnx.load(made.onnx_path), VECTOR.test[0]), outputs(made))
 
 
 def test_sums_that_float32_rounds_are_refused(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_sums_that_float32_rounds_are_refused(tmp_path: Path) -> None:
 def test_every_node_carries_the_name_of_the_layer_whose_weights_it_has(name: str) -> None:
     model = quantized.build(name)
     exported = graph(name)
-    nodes = {node.name: node for node in qonnx_graph.compute_nodes(exported)}
-    assert len(nodes) == len(qonnx_graph.compute_nodes(exported))
+    nodes = {node.name: node for node in qonnx.compute_nodes(exported)}
+    assert len(nodes) == len(qonnx.compute_nodes(exported))
     layers = {path: m for path, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     for path, module in layers.items():
         quantizer = exported.find_producer(nodes[identifier(path)].input[1])
@@ -156,13 +156,13 @@ def test_every_node_carries_the_name_of_the_layer_whose_weights_it_has(name: str
 
 
 def test_names_that_cpp_does_not_have_are_made_plain() -> None:
-    names = [node.name for node in qonnx_graph.compute_nodes(graph("cnn"))]
+    names = [node.name for node in qonnx.compute_nodes(graph("cnn"))]
     assert names == ["block_0", "block_1", "block_2", "conv_2", "relu", "flatten", "fc"]
     assert set(quantized.quantized("cnn").weight_bits) == {"block.0", "conv-2", "fc"}
 
 
 def test_a_module_that_is_used_again_gets_a_name_for_each_use() -> None:
-    relus = [node.name for node in qonnx_graph.compute_nodes(graph("residual")) if node.op_type == "Relu"]
+    relus = [node.name for node in qonnx.compute_nodes(graph("residual")) if node.op_type == "Relu"]
     assert sorted(relus) == ["relu", "relu_1", "relu_2", "relu_3"]
 
 
@@ -170,7 +170,7 @@ def test_the_quantizers_have_the_widths_asked_for(tmp_path: Path) -> None:
     made = run(
         quantized.mlp(), tmp_path, data((5,), 3), weight_bits=3, activation_bits=5, input_bits=4, bias_bits=10
     )
-    exported = qonnx_graph.load(made.onnx_path)
+    exported = qonnx.load(made.onnx_path)
     found = {}
     for node in exported.graph.node:
         if node.op_type == "Quant":
@@ -219,7 +219,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def cross_entropy(made: Quantized, split: tuple[np.ndarray, np.ndarray]) -> float:
-    scores = reference(qonnx_graph.load(made.onnx_path), split[0])
+    scores = reference(qonnx.load(made.onnx_path), split[0])
     logarithm = np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1)) + scores.max(1)
     return float((logarithm - scores[np.arange(len(scores)), split[1]]).mean())
 
@@ -302,7 +302,7 @@ def test_the_widths_at_the_limits_are_accepted(width: int, tmp_path: Path) -> No
     torch.manual_seed(0)
     bits = {"weight_bits": 18 - width, "activation_bits": width, "input_bits": 4}
     made = run(dense(), tmp_path, **bits)
-    assert np.array_equal(reference(qonnx_graph.load(made.onnx_path), VECTOR.test[0]), outputs(made))
+    assert np.array_equal(reference(qonnx.load(made.onnx_path), VECTOR.test[0]), outputs(made))
 
 
 def one(layer: nn.Module, flat: int = 32) -> nn.Module:

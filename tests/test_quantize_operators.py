@@ -13,10 +13,10 @@ from operator_networks import OPERATORS, activated, chain, functions_around_join
 from quantized import data, executed, golden, graph
 from torch import nn
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.errors import ConfigError, UnsupportedError
+from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import Conv, Table
-from flow.fixed.lower import lower
 from flow.names import identifier
 from flow.quantize import quantize
 from flow.types import Data, Quantized
@@ -45,8 +45,8 @@ def scale_and_codes(model: Any, layer: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_torch_qonnx_and_integers_agree_in_every_value(name: str) -> None:
     inputs, expected = golden(name)
-    trunk = qonnx_graph.without_softmax(graph(name))
-    found = qonnx_graph.execute(trunk, inputs)
+    trunk = qonnx.without_softmax(graph(name))
+    found = qonnx.execute(trunk, inputs)
     if name != "softmax":
         assert np.array_equal(found, expected)
     assert len(np.unique(found)) > 20, "outputs that are all the same would prove nothing"
@@ -64,7 +64,7 @@ def test_every_layer_keeps_its_name(name: str) -> None:
 
 def test_a_softmax_stays_as_it_is() -> None:
     inputs, expected = golden("softmax")
-    logits = qonnx_graph.execute(qonnx_graph.without_softmax(graph("softmax")), inputs)
+    logits = qonnx.execute(qonnx.without_softmax(graph("softmax")), inputs)
     assert np.array_equal(torch.softmax(torch.from_numpy(logits), 1).numpy(), expected)
     assert graph("softmax").graph.node[-1].op_type == "Softmax"
 
@@ -139,7 +139,7 @@ def test_new_layers_can_be_trained(bits: int, tmp_path: Path) -> None:
     files = [run(net, tmp_path / str(n), samples, epochs=n, **options) for n in (0, 3)]
     outputs = [np.load(made.golden_path)["outputs"] for made in files]
     assert not np.array_equal(*outputs)
-    model = qonnx_graph.load(files[1].onnx_path)
+    model = qonnx.load(files[1].onnx_path)
     assert np.array_equal(executed(model, samples.test[0])[0], outputs[1])
     slopes = model.get_initializer(next(n.input[1] for n in model.graph.node if n.op_type == "PRelu"))
     assert set(slopes.reshape(-1)) == {10 / 32}, "0.3 on a grid of 4 bits, before and after"
@@ -170,7 +170,7 @@ def test_ties_that_float32_decides_are_the_files(name: str, limit: int, bits: in
     split = (x, np.arange(1024) % 3)
     net = chain(act=getattr(nn, name)(), fc=nn.Linear(1, 3))
     made = run(net, tmp_path, Data("x", split, split, split), input_bits=10, activation_bits=bits)
-    model = qonnx_graph.load(made.onnx_path)
+    model = qonnx.load(made.onnx_path)
     assert np.array_equal(executed(model, x)[0], np.load(made.golden_path)["outputs"])
     table = next(node for node in lower(model).nodes if isinstance(node, Table))
     assert len(table.values) == 1024
@@ -181,7 +181,7 @@ def test_what_a_table_reads_has_ten_bits_at_most(tmp_path: Path) -> None:
     for activation, read in ((4, 6), (8, 10), (12, 10)):
         options = {"activation_bits": activation, "weight_bits": 3, "input_bits": 4}
         made = run(activated(nn.Tanh()), tmp_path / str(activation), samples, **options)
-        table = next(n for n in lower(qonnx_graph.load(made.onnx_path)).nodes if isinstance(n, Table))
+        table = next(n for n in lower(qonnx.load(made.onnx_path)).nodes if isinstance(n, Table))
         assert (len(table.values), table.output.dtype.width) == (2**read, activation)
 
 
@@ -217,7 +217,7 @@ def test_several_inputs_and_outputs_agree(tmp_path: Path) -> None:
     assert np.isnan(made.accuracy)
     file = np.load(made.golden_path)
     assert set(file) == {"inputs_0", "inputs_1", "outputs_0", "outputs_1", "labels"}
-    trunk = qonnx_graph.without_softmax(qonnx_graph.load(made.onnx_path))
+    trunk = qonnx.without_softmax(qonnx.load(made.onnx_path))
     found = executed(trunk, file["inputs_0"], file["inputs_1"])
     assert np.array_equal(found[0], file["outputs_0"])
     soft = torch.softmax(torch.from_numpy(found[1].astype(np.float32)), 1).numpy()

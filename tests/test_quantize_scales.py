@@ -14,18 +14,18 @@ from operator_networks import OPERATORS, chain
 from quantized import Forward, data
 from torch import nn
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.convert import convert
-from flow.data import load
 from flow.emulate import emulate
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import Dense, Rescale
-from flow.fixed.lower import lower
+from flow.fixed.lsb import inputs_lsb
 from flow.fixed.rounding import float_bounds
-from flow.lsb import inputs_lsb
 from flow.quantize import bounded, quantize
 from flow.quantize.layers import SIGNIFICANT_BITS, Step
+from flow.training.data import load
 from flow.types import Data, Quantized
 
 VECTOR = data((5,), 3, samples=120)
@@ -38,7 +38,7 @@ def run(net: nn.Module, samples: Data, **options: Any) -> Quantized:
 
 
 def scales_of(made: Quantized, layer: str) -> np.ndarray:
-    model = qonnx_graph.load(made.onnx_path)
+    model = qonnx.load(made.onnx_path)
     node = next(node for node in model.graph.node if node.name == layer)
     return np.asarray(model.get_initializer(node.input[1])).reshape(-1)
 
@@ -55,7 +55,7 @@ def assert_integers(made: Quantized, samples: Data) -> np.ndarray:
 
 def integers(made: Quantized, samples: Data) -> np.ndarray:
     """Return the real numbers of the integers that the network gives, float64."""
-    graph = lower(qonnx_graph.load(made.onnx_path))
+    graph = lower(qonnx.load(made.onnx_path))
     tensor = graph.tensors[graph.outputs[0]]
     codes = execute(graph, inputs_lsb(graph, [samples.test[0]]))[tensor.name]
     return np.asarray(codes * np.ldexp(tensor.scale[0], -tensor.dtype.fraction_bits))
@@ -90,8 +90,8 @@ def test_the_digits_are_exact_in_integers_and_the_files_float_results_lie_within
     assert made.samples == len(samples.test[1])
     assert made.float_bound is not None
     assert 0 < made.float_bound.largest_steps < made.float_bound.bound_steps < 0.1
-    from_file = qonnx_graph.execute(qonnx_graph.load(made.onnx_path), samples.test[0])
-    step = np.ldexp(1.0, -lower(qonnx_graph.load(made.onnx_path)).nodes[-1].output.dtype.fraction_bits)
+    from_file = qonnx.execute(qonnx.load(made.onnx_path), samples.test[0])
+    step = np.ldexp(1.0, -lower(qonnx.load(made.onnx_path)).nodes[-1].output.dtype.fraction_bits)
     off = np.abs(from_file - expected).max(1) >= step
     assert off.sum() == made.float_bound.samples
 
@@ -129,7 +129,7 @@ def test_the_steps_of_biases_are_exact_products() -> None:
     made = digits(True)
     product = scales_of(made, "relu1_quant").astype(np.float64) * scales_of(made, "conv2_weight")
     assert np.array_equal(scales_of(made, "conv2_bias"), product)
-    assert all(node.bias is not None for node in lower(qonnx_graph.load(made.onnx_path)).nodes[:1])
+    assert all(node.bias is not None for node in lower(qonnx.load(made.onnx_path)).nodes[:1])
 
 
 def test_a_step_is_the_nearest_number_of_12_bits_and_lets_gradients_pass() -> None:
@@ -231,7 +231,7 @@ def test_the_file_leaves_the_integers_at_ties_alone_by_one_step() -> None:
     assert 0 < made.float_bound.samples <= made.float_bound.ties
     assert 1 <= made.float_bound.output_lsb <= 48
     expected = assert_integers(made, samples)
-    from_file = qonnx_graph.execute(qonnx_graph.load(made.onnx_path), samples.test[0])
+    from_file = qonnx.execute(qonnx.load(made.onnx_path), samples.test[0])
     assert not np.array_equal(np.round(from_file, 9), np.round(expected, 9))
 
 
@@ -267,18 +267,18 @@ def test_a_step_of_difference_far_from_a_tie_is_refused(monkeypatch: pytest.Monk
     made, samples = fine()
 
     def beside(model: Any, x: Any, **options: Any) -> Any:
-        context = qonnx_graph.execute(model, x, **options)
+        context = qonnx.execute(model, x, **options)
         name = next(node.output[0] for node in model.graph.node if node.name == "relu_quant")
         context[name][3, 5] += scales_of(made, "relu_quant")[0]
         return context
 
-    changed = type("changed", (), {**vars(qonnx_graph), "execute": staticmethod(beside)})
+    changed = type("changed", (), {**vars(qonnx), "execute": staticmethod(beside)})
     for name in ("load", "without_softmax"):
-        setattr(changed, name, staticmethod(getattr(qonnx_graph, name)))
+        setattr(changed, name, staticmethod(getattr(qonnx, name)))
     with pytest.raises(
         MismatchError, match=r"numbers of layer 'relu' are not; the first: sample 3, index \(5,\)"
     ):
-        proof(made, samples, monkeypatch, qonnx_graph=changed)
+        proof(made, samples, monkeypatch, qonnx=changed)
 
 
 def test_torch_that_differs_from_the_integers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_torch_that_differs_from_the_integers_is_refused(monkeypatch: pytest.Mon
 
 def test_float32_keeps_to_the_bound_in_any_order_of_summing() -> None:
     made, samples = fine()
-    graph = lower(qonnx_graph.load(made.onnx_path))
+    graph = lower(qonnx.load(made.onnx_path))
     dense = next(node for node in graph.nodes if isinstance(node, Dense))
     tensor, rng = graph.inputs[0], np.random.default_rng(0)
     codes = inputs_lsb(graph, [samples.test[0]])[0]
@@ -347,4 +347,4 @@ def test_results_that_float32_does_not_hold_are_refused() -> None:
 
 def test_the_weights_file_takes_powers_of_two_alone() -> None:
     with pytest.raises(UnsupportedError, match=r"^qonnx: scales of 'conv1.weight' must be powers of two"):
-        qonnx_graph.weights(qonnx_graph.load(digits(False).onnx_path))
+        qonnx.weights(qonnx.load(digits(False).onnx_path))

@@ -15,12 +15,12 @@ from operator_networks import chain
 from quantized import Forward, data, executed
 from torch import nn
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.convert import convert
 from flow.emulate import emulate
 from flow.errors import ConfigError
+from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import Rescale, Sign
-from flow.fixed.lower import lower
 from flow.quantize import quantize
 from flow.types import Data, FixedPoint, Quantized
 
@@ -35,7 +35,7 @@ def run(net: nn.Module, samples: Data, **options: Any) -> Quantized:
 
 def types(made: Quantized) -> dict[str, tuple[int, bool]]:
     """Return width and sign of every quantizer of the file by its name."""
-    model = qonnx_graph.load(made.onnx_path)
+    model = qonnx.load(made.onnx_path)
     found = {}
     for node in model.graph.node:
         if node.op_type == "BipolarQuant":
@@ -48,7 +48,7 @@ def types(made: Quantized) -> dict[str, tuple[int, bool]]:
 
 def assert_exact(made: Quantized, samples: Data) -> None:
     """Torch's results are the integers', and not all the same."""
-    found = executed(qonnx_graph.load(made.onnx_path), samples.test[0])[0]
+    found = executed(qonnx.load(made.onnx_path), samples.test[0])[0]
     expected = np.load(made.golden_path)["outputs"]
     assert np.array_equal(found, expected)
     assert len(np.unique(expected)) > 1
@@ -165,7 +165,7 @@ def test_every_width_from_1_to_16_is_exact() -> None:
         assert made.activation_bits[name] == bits["activation_bits"]
     with np.load(made.golden_path) as file:
         expected = [file[f"outputs_{index}"] for index in range(16)]
-    results = executed(qonnx_graph.load(made.onnx_path), VECTOR.test[0])
+    results = executed(qonnx.load(made.onnx_path), VECTOR.test[0])
     for values, result, bits in zip(expected, results, asked.values(), strict=True):
         assert np.array_equal(values, result)
         assert 1 < len(np.unique(values)) <= 2 ** bits["activation_bits"]
@@ -193,7 +193,7 @@ def one_bit() -> Quantized:
 
 
 def test_one_bit_is_0_or_1_behind_a_relu_and_a_sign_elsewhere() -> None:
-    nodes = lower(qonnx_graph.load(one_bit().onnx_path)).nodes
+    nodes = lower(qonnx.load(one_bit().onnx_path)).nodes
     relu = next(node for node in nodes if isinstance(node, Rescale))
     assert (relu.minimum, relu.maximum) == (0, 1)
     assert sum(isinstance(node, Sign) for node in nodes) == 1

@@ -2,19 +2,19 @@
 
 import pytest
 
-from flow.toolchains import vitis_log
+from flow.toolchains.vitis import log
 
 RUN = "pynq_z2_iris_2025.1/vivado_project/iris_hardware/iris_hardware.runs/impl_1/runme.log"
 
 
 @pytest.fixture
-def log(vendor):
+def real_log(vendor):
     """The log of a real implementation run, line by line."""
     return (vendor / RUN).read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def test_a_real_log_tells_its_phases_in_order(log):
-    details = [detail for line in log if (detail := vitis_log.detail(line)[1])]
+def test_a_real_log_tells_its_phases_in_order(real_log):
+    details = [detail for line in real_log if (detail := log.detail(line)[1])]
     assert len(details) > 60
     order = [details.index(name) for name in ("opt_design", "place_design", "route_design")]
     assert order == sorted(order)
@@ -23,10 +23,10 @@ def test_a_real_log_tells_its_phases_in_order(log):
     assert not [detail for detail in details if "Checksum" in detail]
 
 
-def test_a_real_log_of_a_good_run_holds_no_error(log, tmp_path):
+def test_a_real_log_of_a_good_run_holds_no_error(real_log, tmp_path):
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "impl_1.log").write_text("\n".join(log))
-    assert vitis_log.errors(tmp_path) == ()
+    (tmp_path / "logs" / "impl_1.log").write_text("\n".join(real_log))
+    assert log.errors(tmp_path) == ()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_real_log_of_a_good_run_holds_no_error(log, tmp_path):
     ],
 )  # fmt: skip
 def test_lines_are_steps_or_what_is_done_in_them(line, step, detail):
-    assert vitis_log.detail(line) == (step, detail)
+    assert log.detail(line) == (step, detail)
 
 
 def test_errors_come_from_every_log_each_once(tmp_path):
@@ -60,7 +60,7 @@ def test_errors_come_from_every_log_each_once(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert vitis_log.errors(tmp_path) == (
+    assert log.errors(tmp_path) == (
         "ERROR: [HLS 200-70] first",
         "ERROR: vivado.tcl: synth_1 must reach 100%, not 0%",
         "ERROR: [Synth 8-439] module 'x' not found",
@@ -86,8 +86,8 @@ def test_errors_come_from_every_log_each_once(tmp_path):
     ],
 )  # fmt: skip
 def test_known_errors_say_what_to_do(line, rule):
-    assert vitis_log.advice(["INFO: nothing", line]).startswith(rule)
+    assert log.advice(["INFO: nothing", line]).startswith(rule)
 
 
 def test_an_unknown_error_has_no_advice():
-    assert vitis_log.advice(["ERROR: [Synth 8-439] module 'x' not found"]) is None
+    assert log.advice(["ERROR: [Synth 8-439] module 'x' not found"]) is None

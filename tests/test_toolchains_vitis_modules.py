@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flow.errors import ToolError
-from flow.toolchains.vitis_modules import parse_modules
+from flow.toolchains.vitis.modules import parse_modules
 from flow.types import Report, Resources
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flow.errors import ToolError
-from flow.toolchains import vitis_reports
-from flow.toolchains.vitis_modules import parse_summary
-from flow.toolchains.vitis_reports import Power, Timing
+from flow.toolchains.vitis import reports
+from flow.toolchains.vitis.modules import parse_summary
+from flow.toolchains.vitis.reports import Power, Timing
 from flow.types import Report, Resources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +62,7 @@ def hls(luts, flip_flops, dsps, blocks, latency, interval, clock_ns, estimated_n
     ],
 )  # fmt: skip
 def test_csynth_reports_parse_to_exact_figures(vendor, path, expected):
-    assert vitis_reports.parse_csynth_xml(vendor / path) == expected
+    assert reports.parse_csynth_xml(vendor / path) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_csynth_reports_parse_to_exact_figures(vendor, path, expected):
     ],
 )  # fmt: skip
 def test_csynth_texts_parse_to_exact_figures(vendor, path, expected):
-    assert vitis_reports.parse_csynth_text(vendor / path) == expected
+    assert reports.parse_csynth_text(vendor / path) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_csynth_texts_parse_to_exact_figures(vendor, path, expected):
 )
 def test_utilization_reports_parse_to_exact_figures(vendor, path, expected):
     luts, flip_flops, dsps, tiles = expected
-    assert vitis_reports.parse_utilization(vendor / path) == Resources(
+    assert reports.parse_utilization(vendor / path) == Resources(
         luts, flip_flops, dsps, int(tiles * 36 * 1024)
     )
 
@@ -113,8 +113,8 @@ def test_utilization_reports_parse_to_exact_figures(vendor, path, expected):
 )
 def test_timing_reports_parse_to_exact_figures(vendor, path, slack_ns):
     report = vendor / path / (WRAPPER + "timing_summary_routed.rpt")
-    assert vitis_reports.parse_timing(report) == slack_ns
-    assert vitis_reports.parse_clock_period(report) == 10.0
+    assert reports.parse_timing(report) == slack_ns
+    assert reports.parse_clock_period(report) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_timing_reports_parse_to_exact_figures(vendor, path, slack_ns):
 )
 def test_timing_summaries_parse_to_exact_figures(vendor, path, setup_ns, hold_ns, pulse_ns):
     report = vendor / path / (WRAPPER + "timing_summary_routed.rpt")
-    assert vitis_reports.parse_timing_summary(report) == Timing(
+    assert reports.parse_timing_summary(report) == Timing(
         *(setup_ns, 0.0, 0), *(hold_ns, 0.0, 0), *(pulse_ns, 0.0, 0), worst_clock="clk_fpga_0"
     )
 
@@ -143,7 +143,7 @@ def test_timing_summaries_parse_to_exact_figures(vendor, path, setup_ns, hold_ns
     ],
 )
 def test_power_reports_parse_to_exact_figures(vendor, path, expected):
-    assert vitis_reports.parse_power(vendor / path / (WRAPPER + "power_routed.rpt")) == expected
+    assert reports.parse_power(vendor / path / (WRAPPER + "power_routed.rpt")) == expected
 
 
 def test_the_worst_clock_of_several_is_told(vendor, tmp_path):
@@ -153,20 +153,20 @@ def test_the_worst_clock_of_several_is_told(vendor, tmp_path):
     row = "clk_fpga_0    clk_other          -1.500       -3.000                      2  \n"
     path = tmp_path / "timing.rpt"
     path.write_text(inter.sub(lambda found: found[0] + row, text))
-    assert vitis_reports.parse_timing_summary(path).worst_clock == "clk_fpga_0 -> clk_other"
+    assert reports.parse_timing_summary(path).worst_clock == "clk_fpga_0 -> clk_other"
 
 
 def test_a_chip_that_gets_too_hot_has_its_power_all_the_same(vendor, tmp_path):
     text = (vendor / IRIS_RUN / (WRAPPER + "power_routed.rpt")).read_text()
     path = tmp_path / "power.rpt"
     path.write_text(text.replace("1.603        |", "46.284 (Junction temp exceeded!) |", 1))
-    assert vitis_reports.parse_power(path).total_w == 46.284
+    assert reports.parse_power(path).total_w == 46.284
 
 
 def test_a_power_of_one_row_is_enough(tmp_path):
     path = tmp_path / "power.rpt"
     path.write_text("| Total On-Chip Power (W)  | 1.500 |\n")
-    assert vitis_reports.parse_power(path) == Power(1.5)
+    assert reports.parse_power(path) == Power(1.5)
 
 
 # ---------------------------------------------------------------- every report there is
@@ -207,8 +207,8 @@ def test_xml_and_text_of_every_function_agree(vendor, kinds):
     """Vivado HLS's text gives a top that is not pipelined one cycle less from start to start than its XML."""
     differing = set()
     for path in kinds["function.xml"]:
-        xml = vitis_reports.parse_csynth_xml(path)
-        text = vitis_reports.parse_csynth_text(path.with_suffix(".rpt"))
+        xml = reports.parse_csynth_xml(path)
+        text = reports.parse_csynth_text(path.with_suffix(".rpt"))
         if text != xml:
             differing.add(path.relative_to(vendor).as_posix())
             text = dataclasses.replace(
@@ -228,8 +228,8 @@ def test_every_text_without_xml_is_in_the_table_above(vendor, kinds):
 def test_every_csynth_xml_is_that_of_its_top(kinds):
     for path in kinds["csynth.xml"]:
         top = re.search("<TopModelName>(.*)</TopModelName>", path.read_text())[1]
-        report = vitis_reports.parse_csynth_xml(path)
-        assert report == vitis_reports.parse_csynth_xml(path.with_name(f"{top}_csynth.xml"))
+        report = reports.parse_csynth_xml(path)
+        assert report == reports.parse_csynth_xml(path.with_name(f"{top}_csynth.xml"))
         assert None not in (report.clock_period_ns, report.best_latency_cycles, report.interval_min_cycles)
 
 
@@ -238,7 +238,7 @@ def test_every_function_of_the_summary_agrees_with_its_own_report(kinds):
         found = parse_summary(path)
         assert len(found) == 7
         for name, report in found.items():
-            own = vitis_reports.parse_csynth_xml(path.with_name(f"{name}_csynth.xml"))
+            own = reports.parse_csynth_xml(path.with_name(f"{name}_csynth.xml"))
             assert report == Report(
                 own.resources, latency_cycles=own.latency_cycles, interval_cycles=own.interval_cycles
             )
@@ -251,7 +251,7 @@ def _used(text, name):
 
 def test_every_utilization_agrees_with_its_own_parts(kinds):
     for path in kinds["utilization"]:
-        text, used = path.read_text(), vitis_reports.parse_utilization(path)
+        text, used = path.read_text(), reports.parse_utilization(path)
         assert used.luts == _used(text, "LUT as Logic")[0] + _used(text, "LUT as Memory")[0]
         assert (
             used.flip_flops == _used(text, "Register as Flip Flop")[0] + _used(text, "Register as Latch")[0]
@@ -265,19 +265,19 @@ def test_every_utilization_agrees_with_its_own_parts(kinds):
 
 def test_every_timing_summary_agrees_with_its_clocks(kinds):
     for path in kinds["timing"]:
-        text, timing = path.read_text(), vitis_reports.parse_timing_summary(path)
+        text, timing = path.read_text(), reports.parse_timing_summary(path)
         clocks = f"From Clock:  {timing.worst_clock}\n  To Clock:  {timing.worst_clock}"
         pattern = rf"^{clocks}\n\nSetup : +(\d+) .*?Worst Slack +(\S+)ns"
         failing, slack = re.search(pattern, text, re.MULTILINE).groups()
         assert (int(failing), float(slack)) == (timing.setup_failing, timing.setup_slack_ns)
-        assert vitis_reports.parse_timing(path) == timing.setup_slack_ns
-        assert vitis_reports.parse_clock_period(path) == 10.0
+        assert reports.parse_timing(path) == timing.setup_slack_ns
+        assert reports.parse_clock_period(path) == 10.0
         assert timing.setup_total_ns == timing.hold_total_ns == timing.pulse_total_ns == 0
 
 
 def test_every_power_report_agrees_with_its_own_parts(kinds):
     for path in kinds["power"]:
-        text, power = path.read_text(), vitis_reports.parse_power(path)
+        text, power = path.read_text(), reports.parse_power(path)
         assert power.total_w == pytest.approx(
             power.dynamic_w + power.static_w, abs=0.0011
         )  # three figures rounded
@@ -289,8 +289,8 @@ def test_every_power_report_agrees_with_its_own_parts(kinds):
 
 
 def test_a_report_has_the_keys_of_hls4ml(vendor):
-    report = vitis_reports.parse_csynth_xml(vendor / STREAM_HLS / "csynth.xml")
-    assert vitis_reports.hls4ml_keys(
+    report = reports.parse_csynth_xml(vendor / STREAM_HLS / "csynth.xml")
+    assert reports.hls4ml_keys(
         dataclasses.replace(report, slack_ns=0.044, hold_slack_ns=0.011, power_w=1.55)
     ) == {
         "TargetClockPeriod": 10.0,
@@ -310,8 +310,8 @@ def test_a_report_has_the_keys_of_hls4ml(vendor):
 
 
 def test_what_is_not_reported_has_no_key():
-    assert vitis_reports.hls4ml_keys(Report(Resources(luts=5), slack_ns=0.0)) == {"LUT": 5, "WNS": 0.0}
-    assert vitis_reports.hls4ml_keys(Report(Resources())) == {}
+    assert reports.hls4ml_keys(Report(Resources(luts=5), slack_ns=0.0)) == {"LUT": 5, "WNS": 0.0}
+    assert reports.hls4ml_keys(Report(Resources())) == {}
 
 
 # ---------------------------------------------------------------- damaged reports
@@ -340,7 +340,7 @@ def _cut(source, place, tmp_path):
 def test_a_cut_utilization_report_is_an_error(vendor, tmp_path, place, missing):
     path = _cut(vendor / IRIS_RUN / (WRAPPER + "utilization_placed.rpt"), place, tmp_path)
     with pytest.raises(ToolError) as caught:
-        vitis_reports.parse_utilization(path)
+        reports.parse_utilization(path)
     assert str(caught.value) == (
         f"synthesize: report {path} must hold a whole row {missing!r}, not end without it; "
         "run the build again"
@@ -353,13 +353,13 @@ def test_a_cut_utilization_report_is_an_error(vendor, tmp_path, place, missing):
 def test_a_cut_timing_report_is_an_error(vendor, tmp_path, place):
     path = _cut(vendor / IRIS_RUN / (WRAPPER + "timing_summary_routed.rpt"), place, tmp_path)
     with pytest.raises(ToolError) as caught:
-        vitis_reports.parse_timing(path)
+        reports.parse_timing(path)
     assert str(caught.value) == (
         f"synthesize: report {path} must hold a design timing summary, not end without it; "
         "run the build again"
     )
     with pytest.raises(ToolError, match="must hold a clock summary, not end without it"):
-        vitis_reports.parse_clock_period(path)
+        reports.parse_clock_period(path)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_timing_report_cut_behind_its_summary_has_no_worst_clock(vendor, tmp_p
     with pytest.raises(
         ToolError, match=r"must hold its (intra clock|inter clock|other path groups) table, not end"
     ):
-        vitis_reports.parse_timing_summary(path)
+        reports.parse_timing_summary(path)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_a_timing_report_cut_behind_its_summary_has_no_worst_clock(vendor, tmp_p
 def test_a_cut_power_report_is_an_error(vendor, tmp_path, place, missing):
     path = _cut(vendor / IRIS_RUN / (WRAPPER + "power_routed.rpt"), place, tmp_path)
     with pytest.raises(ToolError) as caught:
-        vitis_reports.parse_power(path)
+        reports.parse_power(path)
     assert str(caught.value) == (
         f"synthesize: report {path} must hold a whole row {missing!r}, not end without it; run the build again"
     )
@@ -417,23 +417,23 @@ def test_a_cut_power_report_is_an_error(vendor, tmp_path, place, missing):
 def test_a_cut_csynth_text_is_an_error(vendor, tmp_path, place, rule):
     path = _cut(vendor / IRIS_HLS / "myproject_csynth.rpt", place, tmp_path)
     with pytest.raises(ToolError) as caught:
-        vitis_reports.parse_csynth_text(path)
+        reports.parse_csynth_text(path)
     assert str(caught.value) == f"synthesize: report {path} must {rule}; run the build again"
 
 
 @pytest.mark.parametrize(
     ("parse", "name"),
     [
-        (vitis_reports.parse_csynth_text, VIVADO_HLS + "myproject_csynth.rpt"),
-        (vitis_reports.parse_csynth_text, IRIS_HLS + "myproject_csynth.rpt"),
-        (vitis_reports.parse_utilization, VIVADO_HLS + "vivado_synth.rpt"),
-        (vitis_reports.parse_utilization, IRIS_RUN + WRAPPER + "utilization_placed.rpt"),
+        (reports.parse_csynth_text, VIVADO_HLS + "myproject_csynth.rpt"),
+        (reports.parse_csynth_text, IRIS_HLS + "myproject_csynth.rpt"),
+        (reports.parse_utilization, VIVADO_HLS + "vivado_synth.rpt"),
+        (reports.parse_utilization, IRIS_RUN + WRAPPER + "utilization_placed.rpt"),
         (
-            vitis_reports.parse_timing_summary,
+            reports.parse_timing_summary,
             MLP_RUN.format("stream") + WRAPPER + "timing_summary_routed.rpt",
         ),
-        (vitis_reports.parse_timing_summary, IRIS_RUN + WRAPPER + "timing_summary_routed.rpt"),
-        (vitis_reports.parse_power, MLP_RUN.format("stream") + WRAPPER + "power_routed.rpt"),
+        (reports.parse_timing_summary, IRIS_RUN + WRAPPER + "timing_summary_routed.rpt"),
+        (reports.parse_power, MLP_RUN.format("stream") + WRAPPER + "power_routed.rpt"),
         (lambda path: tuple(parse_summary(path).items()), IRIS_HLS + "csynth.rpt"),
     ],
 )
@@ -469,7 +469,7 @@ def test_a_cut_csynth_report_is_an_error(vendor, tmp_path, place):
     with pytest.raises(
         ToolError, match=r"^synthesize: report .* must be whole XML, not text that fails with"
     ):
-        vitis_reports.parse_csynth_xml(path)
+        reports.parse_csynth_xml(path)
 
 
 def test_a_csynth_report_without_a_figure_is_an_error(vendor, tmp_path):
@@ -477,7 +477,7 @@ def test_a_csynth_report_without_a_figure_is_an_error(vendor, tmp_path):
     path = tmp_path / "csynth.xml"
     path.write_text(text)
     with pytest.raises(ToolError) as caught:
-        vitis_reports.parse_csynth_xml(path)
+        reports.parse_csynth_xml(path)
     assert str(caught.value) == (
         f"synthesize: report {path} must hold AreaEstimates/Resources/LUT, not come without it; "
         "run the build again"
@@ -489,20 +489,20 @@ def test_a_latency_that_hls_cannot_tell_is_none(vendor, tmp_path):
     text = re.sub(r"(<Worst-caseLatency>)\d+", r"\1undef", text)
     path = tmp_path / "csynth.xml"
     path.write_text(re.sub(r"(<Interval-max>)\d+", r"\1?", text))
-    report = vitis_reports.parse_csynth_xml(path)
+    report = reports.parse_csynth_xml(path)
     assert (report.latency_cycles, report.interval_cycles) == (None, None)
 
 
 @pytest.mark.parametrize(
     "parse",
     [
-        vitis_reports.parse_csynth_xml,
-        vitis_reports.parse_csynth_text,
-        vitis_reports.parse_utilization,
-        vitis_reports.parse_timing,
-        vitis_reports.parse_timing_summary,
-        vitis_reports.parse_clock_period,
-        vitis_reports.parse_power,
+        reports.parse_csynth_xml,
+        reports.parse_csynth_text,
+        reports.parse_utilization,
+        reports.parse_timing,
+        reports.parse_timing_summary,
+        reports.parse_clock_period,
+        reports.parse_power,
         parse_summary,
     ],
 )

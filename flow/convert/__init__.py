@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import boards, qonnx_graph
+from flow import boards, qonnx
 from flow.convert.axis import Side, axis_files
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.fixed.execute import execute
+from flow.fixed.golden import read_golden
 from flow.fixed.graph import Conv, FixedGraph, Tensor
-from flow.lsb import input_lsb, read_golden
+from flow.fixed.lsb import input_lsb
 from flow.resources import data_folder
 from flow.types import Board, HlsProject, Port, Progress, Quantized, silent
 
@@ -66,7 +67,7 @@ def convert(
         MismatchError: hls4ml made something else of the graph.
     """
     from flow.convert.hls4ml_project import Target, write_project
-    from flow.fixed.lower import lower
+    from flow.fixed.from_qonnx import lower
 
     where = boards.load(board) if isinstance(board, str) else board
     period = where.clock_period_ns if clock_period_ns is None else clock_period_ns
@@ -82,7 +83,7 @@ def convert(
         raise ConfigError(f"convert: io_type must be one of {', '.join(IO_TYPES)}, not {io_type!r}")
     out.mkdir(parents=True, exist_ok=True)
     progress(0, 3, "fixed-point graph")
-    graph = lower(qonnx_graph.load(quantized.onnx_path))
+    graph = lower(qonnx.load(quantized.onnx_path))
     if io_type is None:
         convs = any(isinstance(node, Conv) for node in graph.nodes)
         io_type = "io_stream" if convs else "io_parallel"

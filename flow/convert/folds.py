@@ -9,8 +9,8 @@ import numpy as np
 
 from flow.convert.layer_list import hls4ml_has
 from flow.convert.options import for_all
+from flow.estimate.reuse import Fold, choose
 from flow.fixed.graph import Conv, Dense, FixedGraph
-from flow.folding import Fold, choose
 
 
 def folds_of(graph: FixedGraph, io_type: str) -> list[Fold]:

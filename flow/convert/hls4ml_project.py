@@ -20,8 +20,8 @@ from flow.convert.network import Part, processes
 from flow.convert.options import COMMON_KEYS, check_options, precisions
 from flow.convert.streams import depths
 from flow.errors import ConfigError, FlowError, MismatchError, UnsupportedError
+from flow.estimate.reuse import Fold
 from flow.fixed.graph import Conv, Dense, FixedGraph, Reshape
-from flow.folding import Fold
 from flow.types import FixedPoint, HlsLayer
 
 _UNUSED_PRECISION = "fixed<16,6>"  # hls4ml wants a default; `_verify` finds a layer that takes it

@@ -10,8 +10,8 @@ import numpy as np
 
 from flow.convert.accumulators import accumulator, range_of
 from flow.errors import UnsupportedError
+from flow.estimate.reuse import MAX_UNROLL, hls4ml_streams
 from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Reshape, Tensor
-from flow.folding import MAX_UNROLL, hls4ml_streams
 from flow.names import identifier
 from flow.types import FixedPoint
 

@@ -10,8 +10,8 @@ import numpy as np
 from flow.convert.accumulators import Range, partial_sums, range_of
 from flow.convert.layer_list import LIMIT, Layer
 from flow.errors import ConfigError, UnsupportedError
+from flow.estimate.reuse import Fold
 from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Reshape, Tensor
-from flow.folding import Fold
 from flow.types import FixedPoint, HlsLayer
 
 _ANY_REUSE = ("Dense", "Conv1D", "Conv2D", "PointwiseConv1D", "PointwiseConv2D")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flow.build.remote import FOLDER, Host, check
 from flow.deploy.host import run_on_board
 from flow.deploy.serial_line import run_on_serial
 from flow.errors import ConfigError
-from flow.remote import FOLDER, Host, check
 from flow.types import Deployment, Progress, silent
 
 TIMEOUT_S = {"serial": 2.0, "host": 300.0}

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from flow import bitstream, handoff, qonnx_graph
+from flow import qonnx
 from flow.deploy.board import SELFTEST_SCRIPT
 from flow.errors import ConfigError, MismatchError
+from flow.files import hashes, put_in_place
 from flow.fixed.execute import execute
-from flow.fixed.lower import lower
-from flow.lsb import inputs_lsb, read_golden
-from flow.store import hashes, put_in_place
-from flow.toolchains import vitis
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import read_golden
+from flow.fixed.lsb import inputs_lsb
+from flow.toolchains.vitis import bitstream, handoff
+from flow.toolchains.vitis import plan as vitis
 from flow.types import Board, HlsProject, Port
 
 SAMPLES = 256
@@ -147,7 +149,7 @@ def _port(port: Port) -> dict[str, Any]:
 
 def _write_golden(design: HlsProject, path: Path, samples: int) -> None:
     """Write samples with what the integer executor makes of them, in LSBs."""
-    graph = lower(qonnx_graph.load(design.onnx_path))
+    graph = lower(qonnx.load(design.onnx_path))
     golden = read_golden(design.golden_path)
     inputs = [values[:samples] for values in inputs_lsb(graph, golden.inputs)]
     results = execute(graph, inputs)

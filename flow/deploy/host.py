@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flow import remote
+from flow.build import remote
+from flow.build.remote import Host
 from flow.errors import ConfigError, MismatchError, ToolError
-from flow.remote import Host
 from flow.types import Deployment, Progress
 
 _STEPS = 2

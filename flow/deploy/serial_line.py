@@ -15,9 +15,9 @@ import numpy as np
 
 from flow.deploy.link import Line, Link
 from flow.errors import ConfigError, MismatchError, ToolError
-from flow.lower.streams import Stream
-from flow.lower.verilog import tdata_bits
-from flow.lower.words import from_beats, to_beats
+from flow.rtl.streams import Stream
+from flow.rtl.verilog import tdata_bits
+from flow.rtl.words import from_beats, to_beats
 from flow.types import Deployment, FixedPoint, Progress
 
 LINK, GOLDEN = "link.json", "golden.npz"

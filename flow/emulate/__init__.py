@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.emulate.chain import CSIM, HEAD_LSB, INNER, QONNX, Samples, check_csim, check_qonnx, through
 from flow.emulate.csim import Csim
 from flow.emulate.rtl import emulate_rtl
 from flow.errors import ConfigError, MismatchError
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import Golden, read_golden
 from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
-from flow.fixed.lower import lower
-from flow.lower import lower as lower_rtl
-from flow.lsb import Golden, exact_lsb, inputs_lsb, placed, read_golden
+from flow.fixed.lsb import exact_lsb, inputs_lsb, placed
+from flow.rtl import write_rtl
 from flow.types import Emulation, HlsProject, Progress, silent
 
 LAYER_SAMPLES = 32
@@ -68,9 +69,9 @@ def emulate(
         jobs: processes that compile and that run samples at a time; ``None``: one a core.
         build_folder: where the compiler works; ``None``: a temporary folder.
         timeout_s: limit for each program.
-        rtl: write the network as Verilog too (`flow.lower`) and compare it, clock by clock, with the integer executor.
+        rtl: write the network as Verilog too (`flow.rtl`) and compare it, clock by clock, with the integer executor.
         rtl_frames: samples that the Verilog runs, the first ones.
-        rtl_options: ``interval_cycles``, ``multipliers`` and the like of `flow.lower.lower`.
+        rtl_options: ``interval_cycles``, ``multipliers`` and the like of `flow.rtl.write_rtl`.
         rtl_folder: where the Verilog is kept; ``None``: nowhere.
         vcd: keep the waveforms of the first two frames there too, as ``wave.vcd``.
         progress: see `flow.types.Progress`.
@@ -82,7 +83,7 @@ def emulate(
     """
     if rtl_frames < 1:
         raise ConfigError(f"emulate: rtl_frames must be at least 1, not {rtl_frames}; leave it out")
-    model = qonnx_graph.load(design.onnx_path)
+    model = qonnx.load(design.onnx_path)
     graph = lower(model)
     golden = _golden(design, graph, inputs, expected, labels)
     lsb = inputs_lsb(graph, golden.inputs)
@@ -128,7 +129,7 @@ def emulate(
     if rtl:
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary)
-            made = lower_rtl(graph, rtl_folder or work, module=design.top, **(rtl_options or {}))
+            made = write_rtl(graph, rtl_folder or work, module=design.top, **(rtl_options or {}))
             frames = [x[:rtl_frames] for x in lsb]
             proof = emulate_rtl(graph, made, frames, work, vcd=vcd, timeout_s=timeout_s, progress=progress)
             if vcd and rtl_folder:

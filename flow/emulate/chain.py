@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.errors import MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph, Node, Rescale, Softmax, Table
+from flow.fixed.lsb import placed
 from flow.fixed.rounding import float_bounds
-from flow.lsb import placed
 from flow.types import HlsLayer, LayerCheck
 
 HEAD_LSB = 1
@@ -43,7 +43,7 @@ def through(
 ) -> Samples:
     """Run the samples ``numbers`` through QONNX and the integer executor, keeping every tensor."""
     picked = tuple(x[numbers] for x in real)
-    context = qonnx_graph.execute(model, picked, context=True)
+    context = qonnx.execute(model, picked, context=True)
     return Samples(
         numbers, execute(graph, [x[numbers] for x in lsb], every=True), context, _quantizers(model)
     )

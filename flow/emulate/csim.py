@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flow import plan
+from flow.build import plan
+from flow.build.objects import Objects, digest
 from flow.errors import ConfigError, ToolError
-from flow.objects import Objects, digest
 from flow.resources import data_folder
 from flow.types import Command, HlsProject, Plan
 

@@ -12,12 +12,12 @@ import numpy as np
 from flow.errors import MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph
-from flow.lower import RtlDesign
-from flow.lower.streams import Stream
-from flow.lower.verilog import axis_ports
-from flow.lower.words import from_beats, to_beats
+from flow.rtl import RtlDesign
+from flow.rtl.streams import Stream
+from flow.rtl.verilator import Result, Simulation
+from flow.rtl.verilog import axis_ports
+from flow.rtl.words import from_beats, to_beats
 from flow.types import Progress, RtlEmulation, silent
-from flow.verilator import Result, Simulation
 
 STALL = 0.3
 """How often a clock passes without a beat on either side, in the run with stalls."""

@@ -2,8 +2,8 @@
 
 from flow.estimate.cost import NAMES, Cost, constants, design_cost, layer_cost, limits, on_board
 from flow.estimate.parts import BLOCK_BITS, Parts, parts
+from flow.estimate.reuse import MAX_UNROLL
 from flow.estimate.work import PRODUCTS, Work, constant_digits
-from flow.folding import MAX_UNROLL
 
 __all__ = [
     "BLOCK_BITS",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from flow.errors import ConfigError
 from flow.estimate.cost import design_cost, layer_cost, limits, on_board
 from flow.estimate.network import Bits, network_work
+from flow.estimate.reuse import Fold, choose
 from flow.estimate.work import PRODUCTS, Work
-from flow.folding import Fold, choose
 from flow.network import WEIGHTED, Example, calls, kind, shapes, widths
 
 if TYPE_CHECKING:

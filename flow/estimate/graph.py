@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
 
+from flow.estimate.reuse import hls4ml_streams
 from flow.estimate.work import PRODUCTS, Work, constant_digits
 from flow.fixed.graph import (
     Add,
@@ -25,7 +26,6 @@ from flow.fixed.graph import (
     Table,
     Tensor,
 )
-from flow.folding import hls4ml_streams
 
 
 @dataclass(frozen=True)

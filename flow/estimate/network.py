@@ -11,11 +11,11 @@ import numpy as np
 
 from flow.errors import UnsupportedError
 from flow.estimate.graph import Step, mark, window
+from flow.estimate.reuse import hls4ml_streams
 from flow.estimate.work import PRODUCTS, Work, constant_digits
-from flow.folding import hls4ml_streams
-from flow.fuse import fuse_batchnorm
 from flow.names import identifier
 from flow.network import NORMS, TRANSPOSED, WEIGHTED, Example, calls, kind, output_nodes, shapes
+from flow.network.fuse import fuse_batchnorm
 
 if TYPE_CHECKING:
     from torch import fx

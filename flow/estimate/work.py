@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flow.folding import MAX_UNROLL, Fold
+from flow.estimate.reuse import MAX_UNROLL, Fold
 
 PRODUCTS = "product"
 _DSP_ABOVE_BIT_PRODUCTS = 80

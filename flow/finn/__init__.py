@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flow.build.plan import run
 from flow.errors import ConfigError, MismatchError, ToolError
-from flow.plan import run
 from flow.types import Command, Plan, Progress, silent
 
 if TYPE_CHECKING:
@@ -188,9 +188,9 @@ def _reference(
     """Return integers for FINN's input and the outputs of the file before FINN, both float32."""
     import numpy as np
 
-    from flow import qonnx_graph
+    from flow import qonnx
 
-    model = qonnx_graph.load(onnx)
+    model = qonnx.load(onnx)
     shape = model.get_tensor_shape(model.graph.input[0].name)[1:]
     bits = int(prepared.input_type.lstrip("UINT"))
     low, high = (
@@ -204,7 +204,7 @@ def _reference(
         codes = np.concatenate(
             [codes, np.clip(np.rint(inputs / prepared.input_lsb), low, high).astype(np.float32)]
         )
-    expected = qonnx_graph.execute(model, codes * np.float32(prepared.input_lsb))
+    expected = qonnx.execute(model, codes * np.float32(prepared.input_lsb))
     return (np.moveaxis(codes, 1, -1) if prepared.channels_last else codes), expected
 
 

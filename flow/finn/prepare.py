@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.errors import UnsupportedError
+from flow.onnx_model.constants import attributes_of
+from flow.onnx_model.runtime import node as make_node
 
 _THROUGH = ("Flatten", "Reshape", "Transpose", "MaxPool", "Relu", "Identity")
 _MACS = ("Conv", "Gemm", "MatMul")
@@ -42,7 +44,7 @@ def prepare(source: Path, target: Path) -> Prepared:
     Raises:
         UnsupportedError: several inputs or outputs, or an input that is not quantized with one power of two.
     """
-    model = qonnx_graph.load(source)
+    model = qonnx.load(source)
     if len(model.graph.input) != 1 or len(model.graph.output) != 1:
         raise UnsupportedError(
             f"finn: the network must have one input and one output, not {len(model.graph.input)} and "
@@ -69,9 +71,7 @@ def prepare(source: Path, target: Path) -> Prepared:
 
 
 def _attribute(node: Any, key: str) -> Any:
-    from onnx.helper import get_attribute_value
-
-    return next(get_attribute_value(entry) for entry in node.attribute if entry.name == key)
+    return attributes_of(node)[key]
 
 
 def _power_of_two(model: Any, quantizer: Any) -> float | None:
@@ -107,9 +107,6 @@ def _scale(model: Any, tensor: str) -> float | None:
 
 def _integer_input(model: Any) -> tuple[str, float]:
     """Put the input's scale in the place of its quantizer; return the type of its integers and the scale."""
-    from onnx.helper import make_node
-    from qonnx.core.datatype import DataType
-
     graph, name = model.graph, model.graph.input[0].name
     readers = model.find_consumers(name)
     lsb = _power_of_two(model, readers[0]) if [r.op_type for r in readers] == ["Quant"] else None
@@ -126,7 +123,7 @@ def _integer_input(model: Any) -> tuple[str, float]:
     place = list(graph.node).index(quantizer)
     graph.node.remove(quantizer)
     graph.node.insert(place, scaled)
-    model.set_tensor_datatype(name, DataType[kind])
+    model.set_tensor_datatype(name, qonnx.datatype(kind))
     return kind, lsb
 
 
@@ -136,15 +133,13 @@ def _as_thresholds(model: Any, quantizer: Any) -> None:
     Level q is reached at (q - 1/2) of its step; there an odd q is not reached, and the values before are on a grid of
     their own, so that half a step of the finer grid is added.
     """
-    from onnx.helper import make_node
-
     before = model.find_producer(quantizer.input[0])
     grid, step = _scale(model, quantizer.input[0]), _power_of_two(model, quantizer)
     bits = int(model.get_initializer(quantizer.input[3]).item())
     signed, narrow = (bool(_attribute(quantizer, key)) for key in ("signed", "narrow"))
     if before is None or grid is None or step is None or narrow or bits > MAX_THRESHOLD_BITS:
         return
-    if _attribute(quantizer, "rounding_mode") != b"ROUND" or (signed and before.op_type == "Relu"):
+    if _attribute(quantizer, "rounding_mode") != "ROUND" or (signed and before.op_type == "Relu"):
         return
     low = -(2 ** (bits - 1)) if signed else 0
     levels = np.arange(low + 1, low + 2**bits)
@@ -179,24 +174,18 @@ def _as_thresholds(model: Any, quantizer: Any) -> None:
 
 def _plain_bias(model: Any, node: Any) -> None:
     """Put the numbers in the place of a bias's quantizer: qonnx 1.0.0 fails on one scale for all biases of a conv."""
-    from qonnx.custom_op.general.quant import quant
-
     quantizer = model.find_producer(node.input[2]) if len(node.input) > 2 else None
     if quantizer is None or quantizer.op_type != "Quant":
         return
-    values, scale, zero, bits = (model.get_initializer(name) for name in quantizer.input)
-    if values is None:
+    if model.get_initializer(quantizer.input[0]) is None:
         return
-    signed, narrow, rounding = (_attribute(quantizer, key) for key in ("signed", "narrow", "rounding_mode"))
-    numbers = quant(values, scale, zero, bits, signed, narrow, rounding.decode())
+    numbers = qonnx.constant(model, quantizer)[0]
     model.graph.node.remove(quantizer)
     model.set_initializer(quantizer.output[0], numbers.astype(np.float32))
 
 
 def _count_output(model: Any, lsb: float) -> None:
     """Divide the output by its step, so that no float operator is left at the end."""
-    from onnx.helper import make_node
-
     output = model.graph.output[0].name
     inner = f"{output}_real"
     shape = model.get_tensor_shape(output)
@@ -210,8 +199,6 @@ def _count_output(model: Any, lsb: float) -> None:
 
 def _image_channels_last(model: Any) -> None:
     """Let an image enter as NHWC, as FINN streams it."""
-    from onnx.helper import make_node
-
     graph, name = model.graph, model.graph.input[0].name
     n, c, h, w = model.get_tensor_shape(name)
     kind = model.get_tensor_datatype(name)

@@ -153,8 +153,8 @@ def _of_config(path: Path | None, bits: Mapping[str, int | None]) -> Source:
     """Return the network of a ``flow.toml``: the QONNX file that it names, or the float network at its widths."""
     import torch
 
-    from flow.data import load as load_data
-    from flow.model_source import enters_quantized, load_model, onnx_path
+    from flow.run.model_source import enters_quantized, load_model, onnx_path
+    from flow.training.data import load as load_data
 
     chosen = config.load(path)
     if enters_quantized(chosen):
@@ -175,8 +175,8 @@ def _of_config(path: Path | None, bits: Mapping[str, int | None]) -> Source:
 
 
 def _of_qonnx(path: Path, bits: Mapping[str, int | None]) -> Source:
-    from flow import qonnx_graph
-    from flow.fixed.lower import lower
+    from flow import qonnx
+    from flow.fixed.from_qonnx import lower
 
     for name, value in bits.items():
         if value is not None:
@@ -184,4 +184,4 @@ def _of_qonnx(path: Path, bits: Mapping[str, int | None]) -> Source:
                 f"fit: {name} must be left out for {path.name!r}, not {value}: the file is quantized already; "
                 "quantize the float network with other bits"
             )
-    return replace(_of_graph(lower(qonnx_graph.load(path)), f"quantized, {path.name}"), onnx_path=path)
+    return replace(_of_graph(lower(qonnx.load(path)), f"quantized, {path.name}"), onnx_path=path)

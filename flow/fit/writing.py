@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flow.errors import ConfigError
+from flow.files import write_atomically
 from flow.fit.result import Fit, LayerFit
-from flow.store import write_atomically
 
 Values = Mapping[str, int | str]
 

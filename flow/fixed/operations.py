@@ -13,7 +13,7 @@ import numpy as np
 
 from flow.errors import UnsupportedError
 from flow.fixed import graph as g
-from flow.fixed.lower.rescale import divide
+from flow.fixed.from_qonnx.rescale import divide
 from flow.fixed.sums import FAR, Sums, constant, kind_of, peak
 from flow.types import FixedPoint
 

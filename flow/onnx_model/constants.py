@@ -35,7 +35,7 @@ def fold(node: Any, inputs: Sequence[Array | None], opset: int, where: str) -> l
     """Return what a node makes of constants.
 
     Args:
-        node: a node of the file, or one as `flow.qonnx_graph.FileNode`.
+        node: a node of the file, or one as `flow.qonnx.FileNode`.
         inputs: its inputs, None where one is left out.
         opset: version of the operators.
         where: how errors name the node.

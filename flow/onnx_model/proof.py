@@ -19,6 +19,7 @@ import numpy as np
 from flow.errors import ConfigError, MismatchError
 from flow.onnx_model.files import opset_of
 from flow.onnx_model.layouts import Tensor, moved
+from flow.onnx_model.runtime import runtime
 
 if TYPE_CHECKING:
     from torch import fx
@@ -138,20 +139,6 @@ def _file(reading: Reading, inputs: Mapping[str, np.ndarray], size: int, name: s
     return {
         key: np.concatenate([part[place] for part in parts], sides[key]) for place, key in enumerate(outputs)
     }
-
-
-def runtime(model: Any, *, optimized: bool) -> Any:
-    """Return an onnxruntime session of a file: on one thread, and silent."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def _executable(reading: Reading) -> Any:

@@ -18,7 +18,8 @@ from flow import network
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.onnx_model.constants import FOLDABLE, fold
 from flow.onnx_model.files import STANDARD, array_of, label
-from flow.onnx_model.proof import difference, runtime, values_of
+from flow.onnx_model.proof import difference, values_of
+from flow.onnx_model.runtime import runtime
 
 if TYPE_CHECKING:
     import torch

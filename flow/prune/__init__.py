@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flow import training
-from flow.checkpoint import Checkpoint
 from flow.errors import ConfigError
 from flow.prune.goal import Cost
 from flow.prune.options import Options
 from flow.prune.pruner import Pruner
+from flow.training.checkpoint import Checkpoint
 from flow.types import Data, Progress, Pruned, silent
 
 if TYPE_CHECKING:

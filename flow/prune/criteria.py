@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.channels import Channels
 from flow.errors import ConfigError, UnsupportedError
-from flow.fuse import fusable, fused
 from flow.network import TRANSPOSED, kind, weight_rows, weighted
+from flow.network.channels import Channels
+from flow.network.fuse import fusable, fused
 from flow.training import Split, tensors
 
 if TYPE_CHECKING:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flow.errors import ConfigError
-from flow.store import write_atomically
+from flow.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from flow.prune.scan import Scan
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito: told apart with every kind of colour vision; their yellow is too pale for a line on white."""
@@ -22,18 +22,30 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 SUFFIXES = (".svg", ".png")
 
 
-def draw(scan: Scan, path: Path) -> Path:
-    """Draw accuracy over ratio, a line a class; see `Scan.plot`."""
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies over the ratios that were removed, and the curve's name in the legend."""
+
+    label: str
+    ratios: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+
+def draw(curves: Sequence[Curve], path: Path, *, whole: float, samples: int, criterion: str) -> Path:
+    """Draw accuracy over ratio, a line a curve, and the accuracy of the ``whole`` network as a dashed line."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     check_suffix(path)
-    classes = len(scan.classes())
     buffer = io.BytesIO()
     # no pyplot: it keeps state, and asks for a display; the salt makes one plot one file
     with mpl.rc_context({"svg.hashsalt": "flow", "font.size": 9}):
-        figure = Figure(figsize=(8, max(4, 1 + 0.21 * classes)), layout="constrained")
-        _lines(figure.add_subplot(), scan)
+        figure = Figure(figsize=(8, max(4, 1 + 0.21 * len(curves))), layout="constrained")
+        axes = figure.add_subplot()
+        _lines(axes, curves, whole)
+        axes.set_ylabel(f"accuracy on {samples} validation samples")
+        title = f"Sensitivity to pruning, least channels by {criterion} first"
+        axes.set_title(title, loc="left")
         figure.savefig(
             buffer,
             format=path.suffix.removeprefix(".").lower(),
@@ -53,31 +65,26 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def _lines(axes: Axes, scan: Scan) -> None:
+def _lines(axes: Axes, curves: Sequence[Curve], whole: float) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    from flow.prune.scan import title
-
-    classes = scan.classes()
-    axes.axhline(scan.accuracy, color="0.35", linestyle=(0, (6, 4)), linewidth=1, label="all channels")
-    marks = islice(cycle(MARKERS), len(classes))
-    for place, ((layers, rows), mark) in enumerate(zip(classes.items(), marks, strict=True)):
+    axes.axhline(whole, color="0.35", linestyle=(0, (6, 4)), linewidth=1, label="all channels")
+    marks = islice(cycle(MARKERS), len(curves))
+    for place, (curve, mark) in enumerate(zip(curves, marks, strict=True)):
         axes.plot(
-            [0.0, *(row.ratio for row in rows)],
-            [scan.accuracy, *(row.accuracy for row in rows)],
+            [0.0, *curve.ratios],
+            [whole, *curve.accuracies],
             color=COLOURS[place % len(COLOURS)],
             linestyle=LINES[place // len(COLOURS) % len(LINES)],
             marker=mark,
             markersize=4,
             linewidth=1.4,
-            label=f"{title(layers)} ({rows[0].channels_before})",
+            label=curve.label,
         )
     axes.set_xlabel("channels removed, of one class of layers alone")
-    axes.set_ylabel(f"accuracy on {scan.samples} validation samples")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlim(0, max(row.ratio for row in scan.rows) or 1)
-    axes.set_title(f"Sensitivity to pruning, least channels by {scan.criterion} first", loc="left")
+    axes.set_xlim(0, max(max(curve.ratios) for curve in curves) or 1)
     axes.grid(color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(
@@ -86,6 +93,6 @@ def _lines(axes: Axes, scan: Scan) -> None:
         bbox_to_anchor=(1.01, 1.0),
         frameon=False,
         fontsize=8,
-        ncols=1 + len(classes) // 30,
+        ncols=1 + len(curves) // 30,
         handlelength=3.2,
     )

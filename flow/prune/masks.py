@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.channels import Channels
 from flow.network import NORMS, WEIGHTED, blocks, kind
+from flow.network.channels import Channels
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow import network, training
-from flow.channels import analyse
 from flow.errors import UnsupportedError
+from flow.network.channels import analyse
 from flow.prune.goal import Cost, Goal
 from flow.prune.options import Options, check_names, options
 from flow.prune.plateau import Plateau

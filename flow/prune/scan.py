@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flow import network, training
-from flow.channels import analyse
 from flow.errors import ConfigError, UnsupportedError
+from flow.network.channels import analyse
+from flow.prune.drawing import Curve, draw
 from flow.prune.options import check_names
 from flow.prune.units import ChannelUnits
 from flow.training import Split
@@ -102,9 +103,24 @@ class Scan:
         Raises:
             ConfigError: the file has another suffix.
         """
-        from flow.prune.drawing import draw
+        return draw(
+            self.curves(),
+            Path(path),
+            whole=self.accuracy,
+            samples=self.samples,
+            criterion=self.criterion,
+        )
 
-        return draw(self, Path(path))
+    def curves(self) -> list[Curve]:
+        """Return accuracy over ratio, a curve a class."""
+        return [
+            Curve(
+                f"{title(layers)} ({rows[0].channels_before})",
+                tuple(row.ratio for row in rows),
+                tuple(row.accuracy for row in rows),
+            )
+            for layers, rows in self.classes().items()
+        ]
 
     def table(self) -> Table:
         """Return accuracies in percent for ``rich.print`` and notebooks: a row a class, a column a ratio."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flow.channels import Channels
-from flow.narrow import narrow
 from flow.network import blocks, costs_of, macs, share, total_parameters, weighted, with_blocks
+from flow.network.channels import Channels
+from flow.network.narrow import narrow
 from flow.prune.criteria import criterion, weight_scores
 from flow.prune.masks import Masks, Place, zero
 from flow.training import Split

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import network, qonnx_graph, training
+from flow import network, qonnx, training
 from flow.errors import ConfigError
-from flow.fixed.lower import lower
-from flow.lsb import Golden, inputs_lsb, write_golden
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import Golden, write_golden
+from flow.fixed.lsb import inputs_lsb
 from flow.quantize.bounded import dequantized, frozen, prove_bounded
 from flow.quantize.build import CALIBRATION_SAMPLES, calibrated, traced
 from flow.quantize.calibration import Calibration
@@ -206,7 +207,7 @@ def _proven(
         return predict(fixed, samples), None
     exact = frozen(fixed, sample)
     bound = prove_bounded(without_softmax(exact), path, samples, progress)
-    graph = lower(qonnx_graph.load(path))
+    graph = lower(qonnx.load(path))
     given = dequantized(graph, inputs_lsb(graph, arrays(samples)), samples)
     return tuple(array.astype(np.float32) for array in predict(exact, given, double=True)), bound
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.errors import MismatchError, UnsupportedError
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import Add, FixedGraph, Node, Relu, Rescale, Table, Tensor
-from flow.fixed.lower import lower
+from flow.fixed.lsb import inputs_lsb, placed
 from flow.fixed.rounding import float_bounds
-from flow.lsb import inputs_lsb, placed
 from flow.quantize.samples import arrays, predict
 from flow.types import FloatBound, Progress
 
@@ -97,7 +97,7 @@ def prove_bounded(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress
         MismatchError: torch and the integers differ, or the file differs where float32 does not explain it.
         UnsupportedError: results that float32 does not hold.
     """
-    model = qonnx_graph.without_softmax(qonnx_graph.load(onnx_path))
+    model = qonnx.without_softmax(qonnx.load(onnx_path))
     graph = lower(model)
     lsb = inputs_lsb(graph, arrays(samples))
     results = execute(graph, lsb)
@@ -108,7 +108,7 @@ def prove_bounded(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress
     found = []
     for first in range(0, len(lsb[0]), BATCH):
         part = slice(first, first + BATCH)
-        context = qonnx_graph.execute(model, tuple(x[part] for x in arrays(samples)), context=True)
+        context = qonnx.execute(model, tuple(x[part] for x in arrays(samples)), context=True)
         found.append(_Walk(graph, quantizers, context, first).through([x[part] for x in lsb], results))
         progress(min(part.stop, len(lsb[0])), len(lsb[0]), "executing QONNX")
     return FloatBound(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flow import network, qonnx_graph
+from flow import network
+from flow.onnx_model.runtime import quiet
 from flow.quantize.calibration import Calibration
 from flow.quantize.correction import correct_biases
 from flow.quantize.prepare import prepared
@@ -39,7 +40,7 @@ def calibrated(
     graph: fx.GraphModule, widths: Widths, samples: tuple[torch.Tensor, ...], how: Calibration
 ) -> tuple[fx.GraphModule, Widths, dict[str, int]]:
     """Return the quantized network with its ranges set, the widths with the biases' that it needs, and activations'."""
-    with qonnx_graph.quiet():
+    with quiet():
         while True:  # widths only grow, up to MAX_BIAS_BITS
             quant, stands = quantized_copy(graph, widths)
             calibrate(quant, samples, how)

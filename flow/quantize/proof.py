@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import network, qonnx_graph
+from flow import network, qonnx
 from flow.errors import MismatchError, UnsupportedError
+from flow.onnx_model.runtime import quiet
 from flow.quantize.samples import arrays, predict
 from flow.types import Progress
 
@@ -42,7 +43,7 @@ def export(quant: fx.GraphModule, example: Example, path: Path) -> None:
     from flow.quantize.layers import Exporter, Values
 
     raw = path.with_suffix(".raw.onnx")
-    with qonnx_graph.quiet():
+    with quiet():
         Exporter.export(Values(quant).eval(), args=example, export_path=str(raw), dynamo=False)
     names = [
         (network.kind(quant.get_submodule(node.target)), str(node.target))
@@ -51,7 +52,7 @@ def export(quant: fx.GraphModule, example: Example, path: Path) -> None:
         for node in quant.graph.nodes
         if node.op in ("call_module", "call_function")
     ]
-    qonnx_graph.clean(raw, path, names)
+    qonnx.clean(raw, path, names)
     raw.unlink()
 
 
@@ -68,8 +69,8 @@ def prove_equal(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress: 
         UnsupportedError: float32 rounds sums of these samples.
     """
     check_exact(trunk, samples)
-    model = qonnx_graph.without_softmax(qonnx_graph.load(onnx_path))
-    made = qonnx_graph.execute(model, samples, progress=progress)
+    model = qonnx.without_softmax(qonnx.load(onnx_path))
+    made = qonnx.execute(model, samples, progress=progress)
     for expected, got in zip(predict(trunk, samples), arrays(made), strict=True):
         if got.shape != expected.shape:
             raise MismatchError(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flow import network, training
-from flow.checkpoint import Checkpoint
 from flow.errors import ConfigError
 from flow.estimate.network import Bits
 from flow.quantize.build import CALIBRATION_SAMPLES, calibrated, traced
@@ -18,6 +17,7 @@ from flow.quantize.calibration import Calibration
 from flow.quantize.samples import arrays, check_samples
 from flow.quantize.twin import quantized_copy, without_softmax
 from flow.quantize.widths import Widths
+from flow.training.checkpoint import Checkpoint
 from flow.types import BitsPoint, Data, Precision, Progress, silent
 
 if TYPE_CHECKING:

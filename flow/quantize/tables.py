@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import network, qonnx_graph
+from flow import network, qonnx
 from flow.errors import MismatchError
 from flow.names import identifier
 from flow.quantize.twin import TABLES
@@ -58,7 +58,7 @@ def settle(fixed: fx.GraphModule, onnx_path: Path, *, free: bool = False) -> dic
     Raises:
         MismatchError: a function differs by more than rounding.
     """
-    file = qonnx_graph.plain(qonnx_graph.load(onnx_path))
+    file = qonnx.plain(qonnx.load(onnx_path))
     changed = {}
     for node in fixed.graph.nodes:
         if node.op != "call_module" or _kind(fixed, node) != "LookUp":
@@ -97,7 +97,7 @@ def _rounded(fixed: fx.GraphModule, node: fx.Node, values: np.ndarray) -> np.nda
     return result
 
 
-def _from_file(file: qonnx_graph.FileGraph, name: str, x: np.ndarray) -> np.ndarray:
+def _from_file(file: qonnx.FileGraph, name: str, x: np.ndarray) -> np.ndarray:
     """Return what the nodes of one layer, the last of which has its name, give for numbers behind a quantizer."""
     makers = {node.outputs[0]: node for node in file.nodes}
 
@@ -107,6 +107,6 @@ def _from_file(file: qonnx_graph.FileGraph, name: str, x: np.ndarray) -> np.ndar
         node = makers.get(tensor)
         if node is None or not (node.name == name or node.name.startswith(f"{name}_")):
             return x
-        return qonnx_graph.apply(node, file.opsets[""], *map(value, node.inputs))
+        return qonnx.apply(node, file.opsets[""], *map(value, node.inputs))
 
     return value(next(node.outputs[0] for node in file.nodes if node.name == name))

@@ -9,9 +9,9 @@ import math
 from typing import TYPE_CHECKING
 
 from flow import network
-from flow.channels import analyse
 from flow.errors import ConfigError, MismatchError
 from flow.network import Example
+from flow.network.channels import analyse
 from flow.network.tracing import tensors_of
 from flow.types import Progress, Simplified, silent
 
@@ -82,7 +82,7 @@ def _reduce(
     graph: fx.GraphModule, example: Example, progress: Progress
 ) -> tuple[fx.GraphModule, dict[str, str]]:
     """Run the passes until none changes anything; each needs what the others have left."""
-    from flow.fuse import fuse_batchnorm
+    from flow.network.fuse import fuse_batchnorm
     from flow.simplify.branches import drop_constant_branches, drop_identities
     from flow.simplify.constants import constants
     from flow.simplify.remarks import remarks

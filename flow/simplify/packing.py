@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flow.channels import Channels
+from flow.network.channels import Channels
 
 if TYPE_CHECKING:
-    from flow.simplify.survivors import Reader
+    from flow.simplify.readers import Reader
 
 
 def live_groups(reader: Reader, alive: np.ndarray) -> np.ndarray:

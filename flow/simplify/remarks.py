@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flow.channels import Channels, input_labels
 from flow.network import output_nodes, weighted
+from flow.network.channels import Channels, input_labels
 from flow.simplify.constants import State, absorbable
 
 if TYPE_CHECKING:

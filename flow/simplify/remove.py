@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.channels import Channels
-from flow.narrow import narrowed, relink
 from flow.network import blocks, share, tidy, uses, with_blocks
+from flow.network.channels import Channels
+from flow.network.narrow import narrowed, relink
 from flow.simplify.constants import State
-from flow.simplify.survivors import Reader, Survivors, readers, stand_in, survivors
+from flow.simplify.readers import Reader, readers
+from flow.simplify.survivors import Survivors, stand_in, survivors
 
 if TYPE_CHECKING:
     import torch

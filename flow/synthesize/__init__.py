@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from flow import boards
+from flow.build.remote import FOLDER as HOST_FOLDER
+from flow.build.remote import Host, call
+from flow.build.remote import check as check_host
 from flow.errors import ConfigError
-from flow.remote import FOLDER as HOST_FOLDER
-from flow.remote import Host, call
-from flow.remote import check as check_host
 from flow.synthesize import open_road, vendor
 from flow.types import Bitstream, Board, HlsProject, Progress, silent
 
@@ -44,7 +44,7 @@ def synthesize(
 
     With ``vitis``, scripts and a copy of the HLS project are always written into ``out``, which can be carried to a
     workstation; they run on ``host``, or here if every program is on PATH. With ``open``, the network's Verilog
-    (`flow.lower`) is synthesized by yosys, stage by stage, and placed by nextpnr.
+    (`flow.rtl`) is synthesized by yosys, stage by stage, and placed by nextpnr.
 
     Args:
         design: the converted network.
@@ -64,7 +64,7 @@ def synthesize(
         place_seed: ``open``: where nextpnr begins; another one may reach a clock that this one misses.
         dense: ``open``: also synthesize the unpruned network, stage by stage, for the report.
         dense_onnx: ``open``: that network as a QONNX file; ``None``: there is none.
-        rtl_options: ``open``: ``interval_cycles``, ``multipliers`` and the like of `flow.lower.lower`.
+        rtl_options: ``open``: ``interval_cycles``, ``multipliers`` and the like of `flow.rtl.write_rtl`.
         progress: called at every step.
 
     Returns:

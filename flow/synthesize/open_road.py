@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from flow import plan, qonnx_graph
+from flow import qonnx
+from flow.build import plan
+from flow.build.objects import digest
 from flow.errors import ToolError, UnsupportedError
+from flow.files import write_atomically
 from flow.fixed.execute import execute
+from flow.fixed.from_qonnx import lower
+from flow.fixed.golden import read_golden
 from flow.fixed.graph import FixedGraph
-from flow.fixed.lower import lower
-from flow.lower import RtlDesign
-from flow.lower import lower as lower_rtl
-from flow.lower.streams import Stream
-from flow.lsb import inputs_lsb, read_golden
-from flow.objects import digest
+from flow.fixed.lsb import inputs_lsb
 from flow.resources import data_folder
-from flow.store import write_atomically
+from flow.rtl import RtlDesign, write_rtl
+from flow.rtl.streams import Stream
 from flow.toolchains.open import board_top, place, tools, xc7, zynq
 from flow.toolchains.open.families import Family, family_of
 from flow.toolchains.open.netlist import check_netlist
@@ -84,8 +85,8 @@ def build(
     that place it, or their databases, are missing.
     """
     out.mkdir(parents=True, exist_ok=True)
-    graph, family = lower(qonnx_graph.load(design.onnx_path)), family_of(board)
-    rtl = lower_rtl(graph, out / "rtl", module=design.top, **{**family.facts, **rtl_options})
+    graph, family = lower(qonnx.load(design.onnx_path)), family_of(board)
+    rtl = write_rtl(graph, out / "rtl", module=design.top, **{**family.facts, **rtl_options})
     board_top.check_ports(rtl)
     _check_estimate(rtl, family, board)
     _write_link(rtl, graph, board, design, out)
@@ -184,7 +185,7 @@ def _prove_board(
 
 
 def _check_estimate(rtl: RtlDesign, family: Family, board: Board) -> None:
-    """Refuse in seconds, before any synthesis, what takes twice the chip or more by the rules of `flow.lower.chip`.
+    """Refuse in seconds, before any synthesis, what takes twice the chip or more by the rules of `flow.rtl.chip`.
 
     Raises:
         UnsupportedError: with the numbers, and the largest layers.
@@ -244,11 +245,11 @@ def layers(rtl: RtlDesign, family: Family, stages: Sequence[Piece]) -> dict[str,
 
 def _dense(onnx: Path, rtl: RtlDesign, yosys: Yosys, progress: Progress) -> dict[str, Any]:
     """Return what the unpruned network would take, layer by layer, at the same clocks a frame."""
-    graph = lower(qonnx_graph.load(onnx))
+    graph = lower(qonnx.load(onnx))
     folder = yosys.folder / "dense"
     try:
         pace: dict[str, Any] = {"interval_cycles": rtl.interval_cycles, **yosys.family.facts}
-        whole = lower_rtl(graph, folder, module=f"{rtl.top}_dense", **pace)
+        whole = write_rtl(graph, folder, module=f"{rtl.top}_dense", **pace)
     except UnsupportedError:  # it cannot be as fast
         return {}
     stages = yosys.stages(whole, lambda done, count, text: progress(1, _STEPS, f"unpruned: {text}"))

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flow import bitstream, remote
-from flow import plan as plans
+from flow.build import plan as plans
+from flow.build import remote
+from flow.build.remote import Host
 from flow.errors import ConfigError, ToolError
-from flow.remote import Host
-from flow.store import hashes, text_digest, write_atomically
-from flow.toolchains import vitis, vitis_log
-from flow.toolchains.vitis_reports import hls4ml_keys
+from flow.files import hashes, text_digest, write_atomically
+from flow.toolchains.vitis import bitstream, log
+from flow.toolchains.vitis import plan as vitis
+from flow.toolchains.vitis.reports import hls4ml_keys
 from flow.types import Bitstream, Board, HlsProject, Plan, Progress
 
 REPORT = "report.json"
@@ -90,7 +91,7 @@ def _told(steps: list[str], progress: Progress) -> Callable[[str], None]:
     at = [0]
 
     def on_line(line: str) -> None:
-        step, detail = vitis_log.detail(line)
+        step, detail = log.detail(line)
         if step in steps:
             at[0] = steps.index(step)
             progress(at[0], len(steps), step)
@@ -119,11 +120,11 @@ def _run(
                 on_line=on_line,
             )
     except ToolError as error:
-        lines = vitis_log.errors(out)
+        lines = log.errors(out)
         if not lines:
             raise
         told = str(error).split("; its output ends with")[0]
-        rule = vitis_log.advice((*lines, str(error)))
+        rule = log.advice((*lines, str(error)))
         shown = "\n".join(f"    {line}" for line in lines)
         raise ToolError(
             f"{told}{f'; {rule}' if rule else ''}; its first errors are (logs in {out / 'logs'})\n{shown}"

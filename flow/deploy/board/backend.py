@@ -1,18 +1,13 @@
-"""What the driver needs of a board's software, and who gives it: PYNQ where it is installed, else the kernel."""
+"""What the driver needs of a board's software."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from .dma import Registers
-from .manifest import Manifest
-
-CLOCK_TOLERANCE = 0.01
-"""Dividers of a PLL do not reach every rate; a design meets its timing with more to spare than this."""
+from .dma_registers import Registers
 
 
 class Buffer(Protocol):
@@ -51,21 +46,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give everything back; the fabric stays programmed."""
-
-
-def choose(manifest: Manifest) -> Backend:
-    """Return PYNQ's backend where PYNQ is importable, and the kernel's otherwise."""
-    try:
-        import_module("pynq")
-    except ImportError:
-        from .kernel_backend import KernelBackend
-
-        return KernelBackend(manifest.ps, manifest.crystal_mhz)
-    from .pynq_backend import PynqBackend
-
-    return PynqBackend(manifest.ps, manifest.crystal_mhz)
-
-
-def near(rate_mhz: float, wanted_mhz: float) -> bool:
-    """Return whether a clock is the wanted one."""
-    return abs(rate_mhz - wanted_mhz) <= CLOCK_TOLERANCE * wanted_mhz

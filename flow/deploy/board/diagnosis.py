@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .dma_registers import Channel, Dma, Job
 from .errors import DmaError
-
-if TYPE_CHECKING:  # dma.py imports this module
-    from .dma import AxiDma, Channel, Job
 
 REGISTERS = {
     "MM2S_DMACR": 0x00,
@@ -24,7 +22,7 @@ _HALTED, _IDLE = 1 << 0, 1 << 1
 _ERRORS = {6: ("decode", "decode error"), 5: ("slave", "slave error"), 4: ("internal", "internal error")}
 
 
-def failed(dma: AxiDma, channel: Channel, status: int, job: Job) -> DmaError:
+def failed(dma: Dma, channel: Channel, status: int, job: Job) -> DmaError:
     """Return what an error bit of a channel's status stands for."""
     cause = next(name for bit, (name, _) in _ERRORS.items() if status >> bit & 1)
     reads = channel.name == "MM2S"
@@ -48,7 +46,7 @@ def failed(dma: AxiDma, channel: Channel, status: int, job: Job) -> DmaError:
     return _error(dma, cause, rule, f"{channel.name}_DMASR", check)
 
 
-def halted(dma: AxiDma, channel: Channel, job: Job) -> DmaError:
+def halted(dma: Dma, channel: Channel, job: Job) -> DmaError:
     """Return what a channel says that stands still without an error."""
     return _error(
         dma,
@@ -59,7 +57,7 @@ def halted(dma: AxiDma, channel: Channel, job: Job) -> DmaError:
     )
 
 
-def timed_out(dma: AxiDma, job: Job) -> DmaError:
+def timed_out(dma: Dma, job: Job) -> DmaError:
     """Return who waits for whom when the time is over."""
     sent, received = (dma.registers.read(REGISTERS[f"{name}_DMASR"]) & _IDLE for name in ("MM2S", "S2MM"))
     if sent:
@@ -89,7 +87,7 @@ def timed_out(dma: AxiDma, job: Job) -> DmaError:
     )
 
 
-def short(dma: AxiDma, received_bytes: int, job: Job) -> DmaError:
+def short(dma: Dma, received_bytes: int, job: Job) -> DmaError:
     """Return what an early TLAST says."""
     return _error(
         dma,
@@ -100,7 +98,7 @@ def short(dma: AxiDma, received_bytes: int, job: Job) -> DmaError:
     )
 
 
-def reset_hangs(dma: AxiDma) -> DmaError:
+def reset_hangs(dma: Dma) -> DmaError:
     """Return what a reset bit says that stays."""
     return _error(
         dma,
@@ -126,7 +124,7 @@ def counted(counters: Mapping[str, int]) -> str:
     return ", ".join([text, *(said for key, said in states.items() if counters[key])])
 
 
-def _error(dma: AxiDma, cause: str, rule: str, register: str, check: str) -> DmaError:
+def _error(dma: Dma, cause: str, rule: str, register: str, check: str) -> DmaError:
     values = {name: dma.registers.read(offset) for name, offset in REGISTERS.items()}
     monitor = _read(dma.counters)
     value = values[register]

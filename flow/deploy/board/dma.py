@@ -7,42 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
 
 from . import diagnosis
+from .dma_registers import Channel, Job, Registers
 from .errors import BoardError, DmaError
-
-
-class Registers(Protocol):
-    """32-bit registers; offsets in bytes."""
-
-    def read(self, offset: int) -> int:
-        """Return a register."""
-
-    def write(self, offset: int, value: int) -> None:
-        """Set a register."""
-
-
-class Channel(NamedTuple):
-    """Offsets of a channel's registers."""
-
-    name: str
-    control: int
-    status: int
-    address: int
-    address_high: int
-    length: int
-
-
-class Job(NamedTuple):
-    """A transfer: physical addresses, lengths, and how long it may take."""
-
-    source: int
-    source_bytes: int
-    destination: int
-    destination_bytes: int
-    timeout_s: float
-
 
 MM2S = Channel("MM2S", 0x00, 0x04, 0x18, 0x1C, 0x28)
 S2MM = Channel("S2MM", 0x30, 0x34, 0x48, 0x4C, 0x58)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from . import backend as backends
-from . import bitfile, manifest, words
+from . import bitfile, words
+from . import manifest as manifests
+from .backend import Backend, Buffer
 from .dma import AxiDma
 from .errors import BoardError, DmaError
 from .monitor import Monitor
@@ -38,17 +40,17 @@ class Accelerator:
     def __init__(
         self,
         folder: Path | str,
-        backend: backends.Backend | None = None,
+        backend: Backend | None = None,
         timeout_s: float = 2.0,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         self.folder, self.timeout_s = Path(folder), timeout_s
-        self.manifest = manifest.read(self.folder)
-        manifest.check_files(self.folder, self.manifest)
+        self.manifest = manifests.read(self.folder)
+        manifests.check_files(self.folder, self.manifest)
         bitstream = self.folder / self.manifest.bitstream.name
         bitfile.check_part(bitstream, self.manifest.part)
-        self.backend = backends.choose(self.manifest) if backend is None else backend
-        self._buffers: list[backends.Buffer] = []
+        self.backend = choose(self.manifest) if backend is None else backend
+        self._buffers: list[Buffer] = []
         self.monitor: Monitor | None = None
         try:
             self.clock_mhz = self.backend.program(bitstream, self.manifest.clock_mhz)
@@ -194,3 +196,16 @@ class Accelerator:
 
 def _one_or_all(arrays: list[np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...]:
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def choose(manifest: manifests.Manifest) -> Backend:
+    """Return PYNQ's backend where PYNQ is importable, and the kernel's otherwise."""
+    try:
+        import_module("pynq")
+    except ImportError:
+        from .kernel_backend import KernelBackend
+
+        return KernelBackend(manifest.ps, manifest.crystal_mhz)
+    from .pynq_backend import PynqBackend
+
+    return PynqBackend(manifest.ps, manifest.crystal_mhz)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import bitfile
 from .clocks import FabricClock
-from .dma import Registers
+from .dma_registers import Registers
 from .errors import BoardError
 from .udmabuf import DmaBuffer, DmaMemory
 

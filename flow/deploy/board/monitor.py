@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from . import monitor_registers as at
-from .dma import Registers
+from .dma_registers import Registers
 from .errors import BoardError
 
 CLOCK_TOLERANCE = 0.01

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .backend import near
-from .dma import Registers
+from .clocks import near
+from .dma_registers import Registers
 from .errors import BoardError
 
 ASSUMED_CRYSTAL_MHZ = {"zynq7000": 50.0, "zynq_ultrascale": 33.333}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flow.errors import UnsupportedError
-from flow.lower import RtlDesign
-from flow.lower.verilog import tdata_bits
+from flow.rtl import RtlDesign
+from flow.rtl.verilog import tdata_bits
 from flow.types import Board
 
 TOP = "flow_board"

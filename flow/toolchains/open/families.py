@@ -40,7 +40,7 @@ class Family:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return what `flow.lower.lower` must know of the chip."""
+        """Return what `flow.rtl.write_rtl` must know of the chip."""
         return {"lut_inputs": self.lut_inputs, "multiplier_bits": self.multiplier_bits}
 
 

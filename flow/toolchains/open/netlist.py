@@ -12,12 +12,12 @@ import numpy as np
 from flow.errors import MismatchError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph
-from flow.lower import RtlDesign
-from flow.lower.verilog import axis_ports
-from flow.lower.words import from_beats, to_beats
 from flow.resources import data_folder
+from flow.rtl import RtlDesign
+from flow.rtl.verilator import Simulation
+from flow.rtl.verilog import axis_ports
+from flow.rtl.words import from_beats, to_beats
 from flow.toolchains.open.families import Family
-from flow.verilator import Simulation
 
 STALL = 0.3
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from flow import plan
-from flow.lower import RtlDesign
-from flow.lower.streams import Stage
-from flow.lower.verilog import module_name, stage_module
-from flow.objects import Objects, digest
+from flow.build import plan
+from flow.build.objects import Objects, digest
+from flow.rtl import RtlDesign
+from flow.rtl.streams import Stage
+from flow.rtl.verilog import module_name, stage_module
 from flow.toolchains.open import tools
 from flow.toolchains.open.families import Family, resources_of
 from flow.types import Plan, Progress, Resources, silent

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from flow import plan
+from flow.build import plan
 from flow.errors import ToolError
 from flow.types import Command
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from flow import plan
+from flow.build import plan
 from flow.errors import ToolError
 from flow.toolchains.open.board_top import clock_hz
 from flow.toolchains.open.place import NETLIST

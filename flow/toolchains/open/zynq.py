@@ -10,16 +10,16 @@ import numpy as np
 from flow.errors import MismatchError, ToolError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph
-from flow.lower import RtlDesign
-from flow.lower.streams import Stream
-from flow.lower.verilog import tdata_bits
-from flow.lower.words import from_beats, to_beats
 from flow.resources import data_folder
+from flow.rtl import RtlDesign
+from flow.rtl.streams import Stream
+from flow.rtl.verilator import TimedSimulation
+from flow.rtl.verilog import tdata_bits
+from flow.rtl.words import from_beats, to_beats
 from flow.toolchains.open.board_top import TOP, clock_hz
 from flow.toolchains.open.families import Family
 from flow.toolchains.open.netlist import cell_models
 from flow.types import Board
-from flow.verilator import TimedSimulation
 
 LIBRARY = ("flow_axi3", "flow_axi_lite", "flow_fifo")
 """Modules that the top has beside the network's stages."""

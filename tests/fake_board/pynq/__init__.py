@@ -9,16 +9,16 @@ import numpy as np
 from board_bundle import literal_pack, literal_unpack
 from dma_model import BoardModel, Network
 
-from flow import qonnx_graph
+from flow import qonnx
 from flow.deploy.board import manifest as manifests
 from flow.fixed.execute import execute
-from flow.fixed.lower import lower
+from flow.fixed.from_qonnx import lower
 
 _FACTS = json.loads(os.environ["FLOW_BOARD"])
 
 
 def _board() -> BoardModel:
-    graph = lower(qonnx_graph.load(Path(_FACTS["onnx"])))
+    graph = lower(qonnx.load(Path(_FACTS["onnx"])))
     with open("manifest.json", encoding="utf-8") as file:  # the self-test runs in the bundle
         ports = manifests.parse(json.load(file))
     known: dict[tuple[int, ...], list[int]] = {}

@@ -1,0 +1,5 @@
+"""``python -m flow`` is the command ``flow``."""
+
+from flow.cli import main
+
+main()

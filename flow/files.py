@@ -1,0 +1,57 @@
+"""Files that appear whole or not at all, and hashes of what is in them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a text or bytes beside ``path`` and rename them into place."""
+    fresh = path.with_name(f".{path.name}.part")
+    try:
+        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def put_in_place(built: Path, folder: Path, old: Path) -> None:
+    """Rename a whole folder to its place; one that is there goes to ``old``, and away as soon as it is replaced."""
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(built, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Tell whether a megabyte finds no room in ``folder``."""
+    probe = folder / ".room"
+    try:
+        probe.write_bytes(bytes(1 << 20))
+    except OSError as error:
+        return error.errno == errno.ENOSPC
+    finally:
+        probe.unlink(missing_ok=True)
+    return False
+
+
+def hashes(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of files under ``folder`` by relative path: of ``names``, or all."""
+    found = {}
+    for path in sorted(folder.rglob("*") if names is None else (folder / name for name in names)):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file():
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()

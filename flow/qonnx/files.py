@@ -1,0 +1,42 @@
+"""Reading a QONNX file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from flow.errors import ConfigError
+
+
+def load(path: Path) -> Any:
+    """Return the QONNX file as a qonnx ``ModelWrapper``.
+
+    Raises:
+        ConfigError: the file is missing, empty, or not an ONNX file.
+    """
+    from google.protobuf.message import DecodeError
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    if not path.is_file():
+        raise ConfigError(
+            f"qonnx: {str(path)!r} must be an existing file, not missing; run the stage quantize"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of domains by their old names
+            model = ModelWrapper(str(path))
+    except DecodeError as error:
+        raise ConfigError(
+            f"qonnx: {str(path)!r} must be an ONNX file, not broken: {error}; export it anew"
+        ) from error
+    if not model.graph.node:
+        raise ConfigError(f"qonnx: {str(path)!r} must hold a network, not be empty; export it anew")
+    return model
+
+
+def datatype(name: str) -> Any:
+    """Return qonnx's type of this name, such as ``UINT8``."""
+    from qonnx.core.datatype import DataType
+
+    return DataType[name]

@@ -1,0 +1,1 @@
+"""Holding a config to its best results, in pytest."""
