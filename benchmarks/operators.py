@@ -33,9 +33,9 @@ FOOT = """
 An operator that the table lacks (Pad, Slice, Split, ConvTranspose, LayerNormalization, ...) is refused by its name, as
 are zero points other than 0, rounding UP, and a Softmax before another layer.
 
-The executor itself is compared with QONNX, on every tensor, in `tests/test_fixed_from_qonnx_networks.py`. Scales that are
-not powers of two go through an integer multiplier and a shift that give, for every integer of the input's range, what
-the exact product of the file's scales rounds to. A softmax lies within one step of the float one.
+The executor itself is compared with QONNX, on every tensor, in `tests/test_fixed_from_qonnx_networks.py`. Scales
+that are not powers of two go through an integer multiplier and a shift that give, for every integer of the range,
+what the exact product of the file's scales rounds to. A softmax lies within one step of the float one.
 
 `python benchmarks/operators.py` writes this page; a test holds it to `benchmarks/results/operators.jsonl`.
 """

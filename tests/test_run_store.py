@@ -1,6 +1,5 @@
 """The store: results appear whole, are checked when they are read, and are never lost."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flow.errors import ConfigError, ToolError
-from flow.files import disk_is_full, hashes, write_atomically
+from flow.files import write_atomically
 from flow.run.store import Entry, Store
 
 KEY = "0123456789abcdef0123"
