@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flow.names import identifier
+from flow.names import free_name, identifier
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,19 @@ def test_every_text_becomes_a_plain_identifier_that_stays_as_it_is(name):
     made = identifier(name)
     assert re.fullmatch("[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", made)
     assert identifier(made) == made
+
+
+@pytest.mark.parametrize(
+    ("taken", "options", "expected"),
+    [
+        (set(), {}, "Fc"),
+        ({"fc"}, {}, "Fc_1"),
+        ({"fc", "fc_1", "fc_3"}, {}, "Fc_2"),
+        ({"fc_1"}, {}, "Fc"),
+        ({"fc", "fc_1", "fc_2"}, {"first": 2}, "Fc_3"),
+        ({"fc"}, {"cased": True}, "Fc"),
+        ({"Fc", "Fc_7"}, {"first": 7, "cased": True}, "Fc_8"),
+    ],
+)
+def test_the_least_number_makes_a_name_free(taken, options, expected):
+    assert free_name("Fc", taken, **options) == expected

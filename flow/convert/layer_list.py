@@ -12,7 +12,7 @@ from flow.convert.accumulators import accumulator, range_of
 from flow.errors import UnsupportedError
 from flow.estimate.reuse import MAX_UNROLL, hls4ml_streams
 from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Reshape, Tensor
-from flow.names import identifier
+from flow.names import free_name, identifier
 from flow.types import FixedPoint
 
 LIMIT = MAX_UNROLL
@@ -93,13 +93,8 @@ def unique_names(graph: FixedGraph) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     for tensor, name in wanted:
-        free = name
-        count = 2
-        while free.lower() in taken:
-            free = f"{name}_{count}"
-            count += 1
-        taken.add(free.lower())
-        names[tensor] = free
+        names[tensor] = free_name(name, taken, first=2)
+        taken.add(names[tensor].lower())
     return names
 
 

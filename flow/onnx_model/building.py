@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow.errors import ConfigError, UnsupportedError
-from flow.names import identifier
+from flow.names import free_name, identifier
 from flow.onnx_model.constants import MAX_VALUES, attributes_of
 from flow.onnx_model.files import label
 from flow.onnx_model.layouts import Split, Tensor, filled, plain
@@ -102,9 +102,7 @@ class Builder:
         found = identifier(name) if any(c.isascii() and c.isalpha() for c in name) else kind.lower()
         if keyword.iskeyword(found) or hasattr(nn.Module, found):
             found += "_layer"
-        free, number = found, 1
-        while free.lower() in self._taken:
-            free, number = f"{found}_{number}", number + 1
+        free = free_name(found, self._taken)
         self._taken.add(free.lower())
         return free
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flow.errors import UnsupportedError
-from flow.names import identifier
+from flow.names import free_name, identifier
 from flow.onnx_model.files import QUANTIZED, QUANTIZED_DOMAINS
 from flow.onnx_model.runtime import FLOAT, quiet
 from flow.qonnx.files import load
@@ -84,7 +84,7 @@ def clean_named(source: Path, target: Path, shapes: Mapping[str, Sequence[int]] 
     for node in model.graph.node:
         if node.op_type in QUANTIZED and node.domain in QUANTIZED_DOMAINS:
             node.domain = QUANTIZED_DOMAINS[-1]  # the one that qonnx executes
-        node.name = _unused(identifier(node.name or node.op_type), taken)
+        node.name = free_name(identifier(node.name or node.op_type), taken)
         taken.add(node.name.lower())
     stated = {entry.domain: entry.version for entry in model.model.opset_import}
     if CHANNELS_LAST not in stated:  # qonnx would take version 1, which lacks options
@@ -109,16 +109,6 @@ def _remove_unread(graph: Any) -> None:
             used |= set(node.input)
         else:
             graph.node.remove(node)
-
-
-def _unused(name: str, taken: Container[str]) -> str:
-    """Return a name that is not taken, in either case: this one, or with a number behind it."""
-    found = name
-    count = 0
-    while found.lower() in taken:
-        count += 1
-        found = f"{name}_{count}"
-    return found
 
 
 def _parts(kind: str, name: str) -> list[tuple[str, str]]:
@@ -177,6 +167,6 @@ def _name_nodes(model: Any) -> None:
         node.doc_string = ""
     for node in model.graph.node:
         if node.doc_string:  # a quantizer, called more than once where it is shared
-            node.name = _unused(identifier(node.doc_string), taken)
+            node.name = free_name(identifier(node.doc_string), taken)
             taken[node.name.lower()] = node.name
             node.doc_string = ""

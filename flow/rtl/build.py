@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from flow.fixed.graph import FixedGraph, Reshape, Tensor
-from flow.names import identifier
+from flow.names import free_name, identifier
 from flow.rtl.chip import Chip, features
 from flow.rtl.folds import TooFastError, least_lanes
 from flow.rtl.streams import Circuit, Stage, Stream, Tap
@@ -187,9 +187,7 @@ class Builder:
     def _stream(
         self, name: str, dtype: FixedPoint, shape: tuple[int, ...], lanes: int, held: float
     ) -> Stream:
-        signal = identifier(name)
-        while signal in self._wires:
-            signal = f"{identifier(name)}_{len(self._wires)}"
+        signal = free_name(identifier(name), self._wires, first=len(self._wires), cased=True)
         made = Stream(signal, dtype, shape, lanes, held)
         self._wires[signal] = made.width
         return made

@@ -29,7 +29,7 @@ from flow.fixed.from_qonnx.values import (
     width_of,
 )
 from flow.fixed.graph import Node, Relu, Rescale, Reshape, Tensor
-from flow.names import identifier
+from flow.names import free_name, identifier
 from flow.qonnx import FileGraph, FileNode
 from flow.types import FixedPoint
 
@@ -71,11 +71,7 @@ class Lowering:
 
     def name(self, wanted: str) -> str:
         """Return a name that is free in C++ and Verilog, where upper and lower case are no difference."""
-        first = found = identifier(wanted)
-        count = 0
-        while found.lower() in self._taken:
-            count += 1
-            found = f"{first}_{count}"
+        found = free_name(identifier(wanted), self._taken)
         self._taken.add(found.lower())
         return found
 
