@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +114,13 @@ class Plan:
     files: Mapping[str, str]
     commands: tuple[Command, ...]
     products: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of files, commands and products: the same for equal plans, on every machine."""
+        commands = [[command.argv, command.log, command.name] for command in self.commands]
+        text = json.dumps([dict(self.files), commands, self.products], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

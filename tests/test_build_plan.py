@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flow.build import plan
-from flow.errors import ToolError
+from flow.errors import ConfigError, ToolError
 from flow.types import Command, Plan
 
 
@@ -146,6 +152,145 @@ def test_variables_are_added_to_the_environment(tmp_path: Path, monkeypatch: pyt
 
 def test_a_program_that_asks_gets_no_answer(tmp_path: Path) -> None:
     plan.run(Plan({}, (shell("read answer || echo nobody > said"),), ("said",)), tmp_path, subject="build")
+
+
+# ---------------------------------------------------------------- the digest
+
+COMMANDS = st.builds(Command, st.lists(st.text(), min_size=1, max_size=3).map(tuple), st.text(), st.text())
+PLANS = st.builds(
+    Plan,
+    st.dictionaries(st.text(), st.text(), max_size=4),
+    st.lists(COMMANDS, max_size=3).map(tuple),
+    st.lists(st.text(), max_size=3).map(tuple),
+)
+
+
+@given(PLANS, PLANS)
+def test_plans_have_one_digest_exactly_when_they_are_equal(one: Plan, other: Plan) -> None:
+    assert (one.digest == other.digest) == (one == other)
+
+
+@given(PLANS)
+def test_the_digest_knows_no_order_of_files_and_no_kind_of_mapping(one: Plan) -> None:
+    turned = MappingProxyType(dict(reversed(one.files.items())))
+    assert dataclasses.replace(one, files=turned).digest == one.digest
+
+
+FIRST = Plan({"a": "x"}, (Command(("p", "q"), "1.log"), Command(("r",), "2.log")), ("s", "t"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"files": {"a": "y"}},
+        {"files": {"b": "x"}},
+        {"files": {"a": "x", "b": ""}},
+        {"commands": FIRST.commands[::-1]},
+        {"commands": FIRST.commands[:1]},
+        {"commands": (Command(("p", "q"), "1.log", "name"), FIRST.commands[1])},
+        {"commands": (Command(("p", "q"), "3.log"), FIRST.commands[1])},
+        {"commands": (Command(("p q",), "1.log"), FIRST.commands[1])},
+        {"products": ("t", "s")},
+        {"products": ("s",)},
+    ],
+    ids=str,
+)
+def test_whatever_is_changed_changes_the_digest(changed: dict[str, object]) -> None:
+    assert dataclasses.replace(FIRST, **changed).digest != FIRST.digest  # type: ignore[arg-type]
+
+
+def test_the_digest_is_the_same_on_every_machine_and_in_every_version() -> None:
+    assert FIRST.digest == "8155c0bc666e7f7f0fe6c7b2825d9025e953370162a54991286a204d18917c9f"
+
+
+# ---------------------------------------------------------------- the archive
+
+
+def unpacked(build: Plan, where: Path) -> Path:
+    """Return the folder that the plan's archive was unpacked into."""
+    plan.archive(build, where / "plan.tar")
+    folder = where / "a b"
+    with tarfile.open(where / "plan.tar") as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def built(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the archive's script from another folder."""
+    script = ("sh", str(folder / "build.sh"))
+    return subprocess.run(script, cwd=folder.parent, capture_output=True, text=True, check=False)
+
+
+def test_the_archive_builds_elsewhere_what_the_plan_builds_here(tmp_path: Path) -> None:
+    commands = (
+        shell("cat 'größe/a b.txt' > c; echo one; echo two >&2", "logs/deep/1.log"),
+        Command((sys.executable, "-c", "import sys; print(sys.argv[1:])", "$HOME", "'", "\n", ""), "2.log"),
+        shell("cat >> c; cat 2.log >> c", "3.log"),
+    )
+    build = Plan({"größe/a b.txt": "Überall\n"}, commands, ("c",))
+    here = tmp_path / "here"
+    here.mkdir()
+    plan.run(build, here, subject="build")
+    folder = unpacked(build, tmp_path)
+    done = built(folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for name in ("c", "logs/deep/1.log", "2.log", "3.log"):
+        assert (folder / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_the_archive_is_the_same_bytes_for_the_same_plan(tmp_path: Path) -> None:
+    one, other = tmp_path / "1.tar", tmp_path / "2.tar"
+    files = {"b": "2\n", "a": "1\n", "build/x": ""}
+    plan.archive(Plan(files, (shell("true"),), ()), one)
+    plan.archive(Plan(dict(reversed(files.items())), (shell("true"),), ()), other)
+    assert one.read_bytes() == other.read_bytes()
+    with tarfile.open(one) as tar:
+        members = [(member.name, member.mode, member.mtime, member.uid, member.uname) for member in tar]
+    assert members == [
+        ("a", 0o644, 0, 0, ""),
+        ("b", 0o644, 0, 0, ""),
+        ("build.sh", 0o755, 0, 0, ""),
+        ("build/x", 0o644, 0, 0, ""),
+    ]
+    plan.archive(Plan(files, (shell("false"),), ()), other)
+    assert one.read_bytes() != other.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.tar", "2.tar"]
+
+
+def test_a_plan_that_brings_its_own_script_keeps_it(tmp_path: Path) -> None:
+    folder = unpacked(Plan({"build.sh": "echo by hand\n"}, (shell("false"),), ()), tmp_path)
+    assert built(folder).stdout == "by hand\n"
+
+
+def test_the_script_stops_at_the_first_command_that_fails(tmp_path: Path) -> None:
+    commands = (shell("echo why; exit 7", "logs/1.log"), shell("touch ran", "2.log"))
+    folder = unpacked(Plan({}, commands, ()), tmp_path)
+    done = built(folder)
+    assert (done.returncode, done.stderr) == (7, "build: 'sh' must exit with 0, not 7; see logs/1.log\n")
+    assert (folder / "logs" / "1.log").read_text() == "why\n"
+    assert not (folder / "ran").exists()
+
+
+def test_the_script_fails_where_a_product_is_missing(tmp_path: Path) -> None:
+    done = built(unpacked(Plan({}, (shell("touch a"),), ("a", "b.bit")), tmp_path))
+    text = "build: the commands must leave b.bit, not end without it; see their logs\n"
+    assert (done.returncode, done.stderr) == (1, text)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "..", ".", "", "a//b", "./a", "a/", "..\\x"])
+@pytest.mark.parametrize("of", ["file", "log", "product"])
+def test_a_name_that_leads_outside_is_refused(name: str, of: str, tmp_path: Path) -> None:
+    build = {
+        "file": Plan({name: ""}, (), ()),
+        "log": Plan({}, (shell("true", name),), ()),
+        "product": Plan({}, (), (name,)),
+    }[of]
+    with pytest.raises(ConfigError) as error:
+        plan.archive(build, tmp_path / "plan.tar")
+    assert str(error.value) == (
+        f"archive: a plan's names must be plain paths inside its folder, not {name!r}; name it from there"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- what goes wrong

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from flow.errors import ToolError
+from flow.errors import ConfigError, ToolError
+from flow.files import write_atomically
 from flow.types import Command, Plan
 
 _HINTS = {
@@ -28,6 +32,29 @@ _HINTS = {
 
 
 _LAST_LINES = 30  # of a program's output, in messages
+_SCRIPT = "build.sh"
+_SCRIPT_HEAD = """\
+#!/bin/sh
+# The whole build, on any machine with its programs: sh build.sh
+set -eu
+cd "$(dirname "$0")"
+step() {
+    name=$1
+    log=$2
+    shift 2
+    mkdir -p -- "$(dirname -- "$log")"
+    status=0
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    [ $status -eq 0 ] && return
+    printf "build: '%s' must exit with 0, not %s; see %s\\n" "$name" "$status" "$log" >&2
+    exit $status
+}
+leaves() {
+    [ -e "$1" ] && return
+    printf "build: the commands must leave %s, not end without it; see their logs\\n" "$1" >&2
+    exit 1
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +122,44 @@ def write(plan: Plan, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+
+def archive(plan: Plan, path: Path) -> None:
+    """Write the plan as a tar file that builds wherever its programs are: unpack it, then ``sh build.sh``.
+
+    ``build.sh`` runs the commands in order, as `run` does; a plan that has a file of this name brings its own. The same
+    plan gives the same bytes: names in order, no owner, no time. What a plan expects in its folder beside its own
+    files is not in it.
+
+    Args:
+        plan: what to do.
+        path: the file, replaced if it is there.
+
+    Raises:
+        ConfigError: a file, log or product would lie outside the folder that the archive is unpacked into.
+    """
+    for name in (*plan.files, *(command.log for command in plan.commands), *plan.products):
+        plain = PurePosixPath(name)
+        if plain.is_absolute() or ".." in plain.parts or str(plain) != name or name == "." or "\\" in name:
+            raise ConfigError(
+                f"archive: a plan's names must be plain paths inside its folder, not {name!r}; name it from there"
+            )
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, text in sorted({_SCRIPT: _script(plan), **plan.files}.items()):
+            content = text.encode()
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755 if name == _SCRIPT else 0o644
+            tar.addfile(member, io.BytesIO(content))
+    write_atomically(path, target.getvalue())
+
+
+def _script(plan: Plan) -> str:
+    steps = [
+        f"step {shlex.join((command.name or command.argv[0], command.log, *command.argv))}\n"
+        for command in plan.commands
+    ]
+    return _SCRIPT_HEAD + "".join(steps) + "".join(f"leaves {shlex.quote(name)}\n" for name in plan.products)
 
 
 def run(
