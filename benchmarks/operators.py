@@ -16,7 +16,7 @@ from figures import RESULTS, add_row, record, rows
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from operator_cells import CASES, EXACT, SAMPLES, WIDTHS, verdicts
 
-from flow.convert import IO_TYPES
+from flow.estimate.io_types import IO_TYPES
 
 NAME = "operators"
 PAGE = Path(__file__).parents[1] / "docs" / "operators.md"

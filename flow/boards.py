@@ -14,6 +14,11 @@ from flow.errors import ConfigError
 from flow.resources import data_folder
 from flow.types import Board, Resources
 
+DEFAULT = "pynq-z2"
+"""The board where neither the caller nor a config names one."""
+DSP_SHARE = 0.8
+"""Share of a board's DSP slices that the network may take; the rest is for the DMA and for routing."""
+
 _Rule = tuple[str, Callable[[Any], bool]]
 
 
@@ -138,6 +143,11 @@ def read(path: Path) -> Board:
         pins=data.get("pins", {}),
         source=data["source"],
     )
+
+
+def usable_dsps(board: Board) -> int:
+    """Return how many DSP slices the network may take."""
+    return int(DSP_SHARE * (board.resources.dsps or 0))
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -313,6 +313,7 @@ def finn(
     The exit status is 1 where a step refuses.
     """
     from flow import finn as stage
+    from flow.boards import DEFAULT
     from flow.boards import load as load_board
     from flow.finn import text
 
@@ -320,7 +321,7 @@ def finn(
         print(stage.REQUIREMENTS)
         return
     stage.require_environment()
-    file, name, chosen, clock = source, source.stem if source else "", board or "pynq-z2", None
+    file, name, chosen, clock = source, source.stem if source else "", board or DEFAULT, None
     if source is None or source.suffix != ".onnx":
         from flow.config import load
         from flow.run import pipeline

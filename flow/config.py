@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flow import boards
 from flow.compress import compress
 from flow.convert import convert
 from flow.emulate import emulate
@@ -84,7 +85,7 @@ _MODEL: dict[str, Any] = {"source": str, "checkpoint": str | None, "onnx": str}
 
 DEMO: dict[str, Any] = {
     "name": "digits",
-    "board": "pynq-z2",
+    "board": boards.DEFAULT,
     "model": {"source": "flow.demo:digits_cnn"},
     "data": {"train": "digits"},
     "prune": {"pruning_ratio": 0.7, "twt": 1.0, "epochs": 200},
@@ -164,7 +165,7 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
         name=values.get("name", "run"),
         seed=values.get("seed", 0),
         threads=values.get("threads", 1),
-        board=values.get("board", "pynq-z2"),
+        board=values.get("board", boards.DEFAULT),
         synth_clk_period_ns=values.get("synth_clk_period_ns"),
         model=model,
         tables=tables,

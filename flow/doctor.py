@@ -21,7 +21,7 @@ _PROGRAMS = {
     "nextpnr-ecp5": "synthesize --toolchain open: in place of the wheel, and faster (optional)",
     "nextpnr-ice40": "the same for the iCE40 (optional)",
     "nextpnr-himbaechel": "the same for Gowin (optional)",
-    "nextpnr-xilinx": "synthesize --toolchain open --board pynq-z2: places for the Zynq-7000 (optional)",
+    "nextpnr-xilinx": f"synthesize --toolchain open --board {boards.DEFAULT}: places for the Zynq-7000 (optional)",
     "fasm2frames": "the same: frames of the bitstream, of prjxray (optional)",
     "xc7frames2bit": "the same: the bitstream, of prjxray (optional)",
     "ssh": "synthesize and deploy --host: another host (optional)",
@@ -67,7 +67,7 @@ def tools() -> list[dict[str, Any]]:
             rows.append({"name": name, "version": found.version, "path": where, "use": use})
         except PackageNotFoundError:
             rows.append({"name": name, "version": None, "path": None, "use": use})
-    for name, folder in xc7.databases(boards.load("pynq-z2").part).items():
+    for name, folder in xc7.databases(boards.load(boards.DEFAULT).part).items():
         looked = ", ".join(map(str, xc7.folders(name)))
         use = f"database for nextpnr-xilinx (optional; looked for in {looked}; {name} names another folder)"
         rows.append({"name": name, "version": None, "path": str(folder) if folder else None, "use": use})

@@ -17,11 +17,12 @@ from quantized import data, folder, project, small_board
 from torch import nn
 
 from flow import boards, qonnx
+from flow.boards import DSP_SHARE
 from flow.convert import check_weights, convert, write_dat
 from flow.convert.accumulators import partial_sums
 from flow.emulate.csim import Csim
 from flow.errors import ConfigError, MismatchError, UnsupportedError
-from flow.estimate.reuse import DSP_SHARE
+from flow.estimate.io_types import IO_TYPES
 from flow.fixed.execute import execute
 from flow.fixed.from_qonnx import lower
 from flow.fixed.golden import Golden, write_golden
@@ -29,8 +30,6 @@ from flow.fixed.graph import Conv, Dense, Reshape
 from flow.fixed.lsb import exact_lsb, input_lsb
 from flow.quantize import quantize
 from flow.types import FixedPoint, HlsProject, Quantized
-
-IO_TYPES = ("io_stream", "io_parallel")
 
 
 def converted(name: str = "cnn", **options: Any) -> HlsProject:
@@ -447,7 +446,11 @@ def test_a_reuse_factor_above_the_inputs_of_a_parallel_conv_is_refused() -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"io_type": "stream"}, "convert: io_type must be one of io_stream, io_parallel, not 'stream'"),
+        (
+            {"io_type": "stream"},
+            "convert: io_type must be one of io_stream, io_parallel, not 'stream'; leave it out to have streams where "
+            "the network has convs",
+        ),
         ({"top": "Net"}, "convert: top must be a lower-case C identifier, not 'Net'; choose another name"),
         (
             {"top": "my-net"},

@@ -14,10 +14,10 @@ from flow.convert import check_weights
 from flow.convert.layer_list import layer_list, unique_names
 from flow.emulate.csim import Csim
 from flow.errors import MismatchError, UnsupportedError
+from flow.estimate.io_types import IO_TYPES
 from flow.fixed.graph import Conv, FixedGraph, Reshape, Tensor
 from flow.types import FixedPoint
 
-IO_TYPES = ("io_stream", "io_parallel")
 X = Tensor("x", (6, 5, 2), FixedPoint(True, 1, 7))
 L = Tensor("l", (9, 3), FixedPoint(False, 3, 2))
 V = Tensor("v", (5,), FixedPoint(True, 2, 4))

@@ -24,11 +24,11 @@ from flow.estimate import (
     on_board,
     parts,
 )
+from flow.estimate.io_types import IO_TYPES
 from flow.estimate.parts import memory_blocks
 from flow.estimate.work import takes_dsp
 
 ROOT = Path(__file__).parents[1]
-IO_TYPES = ("io_stream", "io_parallel")
 
 
 def dense(inputs: int, outputs: int, bits: int = 6, weight_bits: int = 6) -> Work:

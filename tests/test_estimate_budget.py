@@ -14,7 +14,7 @@ from networks import Forward, analysed, lively
 from torch import nn
 
 from flow import qonnx
-from flow.boards import load
+from flow.boards import DSP_SHARE, load
 from flow.convert.folds import chosen, folds_of
 from flow.demo import digits_cnn
 from flow.errors import ConfigError, UnsupportedError
@@ -22,7 +22,7 @@ from flow.estimate import constant_digits, constants, design_cost, layer_cost, l
 from flow.estimate.budget import COSTS, board_cost, narrowed_shapes, network_cost
 from flow.estimate.graph import graph_work
 from flow.estimate.network import Bits, network_work
-from flow.estimate.reuse import DSP_SHARE, Fold, hls4ml_streams
+from flow.estimate.reuse import Fold, hls4ml_streams
 from flow.fixed.from_qonnx import lower
 from flow.network import shapes, trace, weighted
 from flow.network.channels import analyse

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow.estimate.reuse import DSP_SHARE, Fold, choose, legal_reuse_factors, total_multipliers
+from flow.boards import DSP_SHARE
+from flow.estimate.reuse import Fold, choose, legal_reuse_factors, total_multipliers
 
 
 def hls4ml_accepts(n_in: int, n_out: int, rf: int) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from conftest import needs
 from operator_cells import CASES, EXACT, WIDTHS, refusal, verdicts
 
-from flow.convert import IO_TYPES
+from flow.estimate.io_types import IO_TYPES
 
 ROOT = Path(__file__).parents[1]
 ROWS = [

@@ -13,6 +13,7 @@ import numpy as np
 from flow import boards, qonnx
 from flow.convert.axis import Side, axis_files
 from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.estimate.io_types import by_preference, check_io_type
 from flow.fixed.execute import execute
 from flow.fixed.golden import read_golden
 from flow.fixed.graph import Conv, FixedGraph, Tensor
@@ -23,7 +24,6 @@ from flow.types import Board, HlsProject, Port, Progress, Quantized, silent
 if TYPE_CHECKING:
     from flow.convert.hls4ml_project import Written
 
-IO_TYPES = ("io_stream", "io_parallel")
 KERNELS = "firmware/nnet_utils/flow"
 """Where our kernels lie in the HLS project."""
 _OURS = ("build_lib.sh", "build_opt.tcl", "build_prj.tcl", "project.tcl", "vivado_synth.tcl", "tb_data")
@@ -33,7 +33,7 @@ def convert(
     quantized: Quantized,
     *,
     out: Path,
-    board: str | Board = "pynq-z2",
+    board: str | Board = boards.DEFAULT,
     top: str = "net",
     io_type: str | None = None,
     clock_period_ns: float | None = None,
@@ -79,14 +79,12 @@ def convert(
         raise ConfigError(f"convert: top must be a lower-case C identifier, not {top!r}; choose another name")
     if golden_samples < 1:
         raise ConfigError(f"convert: golden_samples must be at least 1, not {golden_samples}; 16 is usual")
-    if io_type not in (None, *IO_TYPES):
-        raise ConfigError(f"convert: io_type must be one of {', '.join(IO_TYPES)}, not {io_type!r}")
+    check_io_type("convert", io_type)
     out.mkdir(parents=True, exist_ok=True)
     progress(0, 3, "fixed-point graph")
     graph = lower(qonnx.load(quantized.onnx_path))
     if io_type is None:
-        convs = any(isinstance(node, Conv) for node in graph.nodes)
-        io_type = "io_stream" if convs else "io_parallel"
+        io_type = by_preference(any(isinstance(node, Conv) for node in graph.nodes))[0]
     progress(1, 3, "writing C++")
     target = Target(out, top, io_type, where.part, period, where.resources.dsps or 0)
     written = write_project(graph, target, dict(hls or {}))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flow.errors import ConfigError, UnsupportedError
+from flow.estimate.io_types import check_io_type
 from flow.resources import data_folder
 from flow.types import Port
 
@@ -184,10 +185,7 @@ def axis_files(
             f"convert: top must be a C identifier that the generated C++ leaves free, not {top!r}; "
             "choose another name"
         )
-    if io_type not in ("io_stream", "io_parallel"):
-        raise ConfigError(
-            f"convert: io_type must be one of io_stream, io_parallel, not {io_type!r}; correct [convert]"
-        )
+    check_io_type("convert", io_type, "correct [convert]")
     for side in (*inputs, *outputs):
         _check_width(side.port)
     stream = io_type == "io_stream"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flow.errors import ConfigError
 from flow.estimate.cost import design_cost, layer_cost, limits, on_board
+from flow.estimate.io_types import by_preference, check_io_type
 from flow.estimate.network import Bits, network_work
 from flow.estimate.reuse import Fold, choose
 from flow.estimate.work import PRODUCTS, Work
@@ -28,7 +29,6 @@ COSTS = (
     "board_share",
 )
 """The keys of `network_cost`."""
-IO_TYPES = ("io_stream", "io_parallel")
 
 
 def network_cost(
@@ -69,7 +69,7 @@ def network_cost(
     _check(io_type, reuse_factor, pace_cycles)
     works = network_work(graph, example, bits, sizes=sizes)
     if io_type is None:
-        io_type = "io_stream" if any(work.window for work in works) else "io_parallel"
+        io_type = by_preference(any(work.window for work in works))[0]
     if pace_cycles is not None:
         reuse = [_paced(work, pace_cycles, io_type) for work in works]
     else:
@@ -219,11 +219,7 @@ def _paced(work: Work, cycles: int, io_type: str) -> int:
 
 
 def _check(io_type: str | None, reuse_factor: int | None, pace_cycles: int | None) -> None:
-    if io_type not in (None, *IO_TYPES):
-        raise ConfigError(
-            f"estimate: io_type must be one of {', '.join(IO_TYPES)}, not {io_type!r}; leave it out to have streams "
-            "where the network has convs"
-        )
+    check_io_type("estimate", io_type)
     for name, value in (("reuse_factor", reuse_factor), ("pace_cycles", pace_cycles)):
         if value is not None and value < 1:
             raise ConfigError(

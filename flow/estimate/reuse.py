@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flow.boards import DSP_SHARE
+
 MAX_UNROLL = 4096
 """Vivado HLS unrolls and partitions no more than this."""
-DSP_SHARE = 0.8
-"""Share of the board's DSP slices that the network may take; the rest is for the DMA and for routing."""
 
 
 @dataclass(frozen=True)

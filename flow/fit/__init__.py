@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flow import boards
 from flow.errors import ConfigError, UnsupportedError
 from flow.estimate import NAMES, PRODUCTS, limits
+from flow.estimate.io_types import by_preference, check_io_type
 from flow.fit.choice import Choice
 from flow.fit.cures import best, cures, cycles
 from flow.fit.result import Cure, Fit, LayerFit, Use
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from flow.network import Example
 
 __all__ = ["Cure", "Fit", "LayerFit", "Use", "fit", "hls_block", "write"]
-
-_IO_TYPES = ("io_stream", "io_parallel")
-_DEFAULT_BOARD = "pynq-z2"
 
 
 def fit(
@@ -70,12 +68,9 @@ def fit(
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits, "input_bits": input_bits}
     known = board if isinstance(board, Board) else boards.load(board) if board else None
     found = read(source, example, bits)
-    where = known or boards.load(found.board or _DEFAULT_BOARD)
+    where = known or boards.load(found.board or boards.DEFAULT)
     chosen_type = io_type or found.io_type
-    if chosen_type not in (None, *_IO_TYPES):
-        raise ConfigError(
-            f"fit: io_type must be one of {', '.join(_IO_TYPES)}, not {chosen_type!r}; leave it out for what fits"
-        )
+    check_io_type("fit", chosen_type, "leave it out for what fits")
     period = (
         clock_period_ns if clock_period_ns is not None else found.clock_period_ns or where.clock_period_ns
     )
@@ -89,7 +84,7 @@ def fit(
 def _io_types(source: Source, chosen: str | None) -> tuple[str, ...]:
     if chosen is not None:
         return (chosen,)
-    return _IO_TYPES if any(work.window for work in source.works) else _IO_TYPES[::-1]
+    return by_preference(any(work.window for work in source.works))
 
 
 def _fit(source: Source, board: Board, period: float, target_fps: float, io_types: tuple[str, ...]) -> Fit:

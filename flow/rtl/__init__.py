@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from flow import boards
 from flow.errors import ConfigError
 from flow.files import write_atomically
 from flow.fixed.graph import FixedGraph
@@ -15,8 +16,6 @@ from flow.rtl.choice import fastest, within
 from flow.rtl.streams import Circuit
 from flow.rtl.verilog import stage_module, top_module
 
-MULTIPLIERS = 176
-"""80 % of the DSP slices of a PYNQ-Z2."""
 LUTS = 20_000
 """By estimate; about what nextpnr places in ten minutes."""
 LUT_INPUTS, MULTIPLIER_BITS = 6, 25
@@ -45,7 +44,7 @@ def write_rtl(
     interval_cycles: int | None = None,
     target_fps: float | None = None,
     clock_period_ns: float = 10.0,
-    multipliers: int = MULTIPLIERS,
+    multipliers: int | None = None,
     luts: int = LUTS,
     lut_inputs: int = LUT_INPUTS,
     multiplier_bits: int = MULTIPLIER_BITS,
@@ -60,7 +59,8 @@ def write_rtl(
         interval_cycles: clocks from one frame to the next at most; ``None``: the fewest within the other two.
         target_fps: in place of ``interval_cycles``: frames a second.
         clock_period_ns: what ``target_fps`` is reached at.
-        multipliers: that work at the same time at most, where that is possible.
+        multipliers: that work at the same time at most, where that is possible; ``None``: as many DSP slices as the
+            default board has for a network.
         luts: at most, by estimate, where that is possible.
         lut_inputs: of the chip's LUTs, 6 or 4.
         multiplier_bits: of its multipliers' wider side; narrow weights share one.
@@ -81,7 +81,8 @@ def write_rtl(
     for name, value in {"interval_cycles": interval_cycles, "multipliers": multipliers, "luts": luts}.items():
         if value is not None and value < 1:
             raise ConfigError(f"rtl: {name} must be at least 1, not {value}; leave it out")
-    chip = Chip(luts, multipliers, lut_inputs, multiplier_bits, adders)
+    usual = multipliers or boards.usable_dsps(boards.load(boards.DEFAULT))
+    chip = Chip(luts, usual, lut_inputs, multiplier_bits, adders)
     circuit = (
         within(graph, chip, interval_cycles, module)
         if interval_cycles is not None

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from flow import boards
-from flow.estimate.reuse import DSP_SHARE
 from flow.run.steps import HLS_FOLDER, Context, Figures, load_project, load_quantized
 from flow.run.store import Entry
 from flow.synthesize import NETLIST_FRAMES
@@ -102,7 +101,7 @@ def rtl_options(context: Context) -> dict[str, Any]:
     board = boards.load(context.config.board)
     family = family_of(board)
     room = {
-        "multipliers": max(1, int(DSP_SHARE * (board.resources.dsps or 0))),
+        "multipliers": max(1, boards.usable_dsps(board)),
         "luts": min(int(LUT_SHARE * (board.resources.luts or LUTS) / family.packing), LUTS),
         **family.facts,
         "clock_period_ns": board.clock_period_ns,
