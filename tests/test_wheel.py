@@ -1,4 +1,4 @@
-"""The wheel brings everything that the package reads: built, installed and run outside the checkout."""
+"""The wheel brings everything that the package reads, and its types: built, installed and run outside the checkout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +34,33 @@ print(json.dumps({
 """
 
 
-def run(*argv: object, cwd: Path) -> str:
+USE = """
+import flow
+import flow.simplify as simplified_by
+from flow.types import Pruned, Simplified
+
+def shrink(model: object, example: object) -> tuple[Pruned, Simplified, str]:
+    pruned = flow.prune(model, example, pruning_ratio=0.5)
+    return pruned, simplified_by.simplify(pruned.model, example), flow.__version__
+"""
+MISUSE = """
+import flow
+
+pruned = flow.prune(None, None, pruning_ratio="x")
+pruned.acuracy
+flow.simplify(None, None, sample=3)
+flow.shrink()
+"""
+# torch stays unread: its own types take a quarter of a minute and say nothing of ours
+USERS_MYPY = """
+[mypy]
+strict = True
+[mypy-torch.*]
+follow_imports = skip
+"""
+
+
+def run(*argv: object, cwd: Path, status: int = 0) -> str:
     """Run a program without the checkout's search paths; return what it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     result = subprocess.run(
@@ -44,7 +71,7 @@ def run(*argv: object, cwd: Path) -> str:
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.returncode == status, result.stdout + result.stderr
     return result.stdout
 
 
@@ -107,6 +134,35 @@ def test_flow_boards_of_the_installed_package_lists_every_board(described, insta
     assert len(boards) >= 7
     table = run(installed / "bin" / "flow", "boards", cwd=elsewhere)
     assert [name for name in boards if name not in table] == []
+
+
+def test_the_installed_package_says_its_version(installed, elsewhere):
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    said = run(installed / "bin" / "python", "-c", "import flow; print(flow.__version__)", cwd=elsewhere)
+    assert said == f"{project['version']}\n"
+
+
+def test_python_m_flow_is_the_command(installed, elsewhere):
+    boards = run(installed / "bin" / "flow", "boards", "--json", cwd=elsewhere)
+    assert run(installed / "bin" / "python", "-m", "flow", "boards", "--json", cwd=elsewhere) == boards
+    assert len(json.loads(boards)) >= 7
+
+
+def test_a_users_mypy_sees_the_types(installed, tmp_path):
+    for name, text in (("use.py", USE), ("misuse.py", MISUSE), ("mypy.ini", USERS_MYPY)):
+        (tmp_path / name).write_text(text.lstrip(), encoding="utf-8")
+    python = ("--python-executable", installed / "bin" / "python")
+    said = run(sys.executable, "-m", "mypy", *python, "use.py", "misuse.py", cwd=tmp_path, status=1)
+    assert said.splitlines() == [
+        'misuse.py:3: error: Argument "pruning_ratio" to "prune" has incompatible type "str"; '
+        'expected "float | None"  [arg-type]',
+        'misuse.py:4: error: "Pruned" has no attribute "acuracy"; maybe "accuracy"?  [attr-defined]',
+        'misuse.py:5: error: Unexpected keyword argument "sample" for "simplify"; '
+        'did you mean "samples" or "example"?  [call-arg]',
+        'misuse.py:5: note: "simplify" defined in "flow.simplify"',
+        'misuse.py:6: error: Module has no attribute "shrink"  [attr-defined]',
+        "Found 4 errors in 1 file (checked 2 source files)",
+    ]
 
 
 def test_running_the_installed_package_leaves_no_file_behind(described, elsewhere):
