@@ -8,7 +8,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ DEMO: dict[str, Any] = {
     "data": {"train": "digits"},
     "prune": {"pruning_ratio": 0.7, "twt": 1.0, "epochs": 200},
 }
-"""The embedded default: what ``flow run`` does without arguments."""
+"""The digits: what ``flow demo`` runs, and ``flow.run()`` from Python."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,13 @@ class Config:
         """Return the keyword arguments that the user chose for a stage."""
         return dict(self.tables.get(stage, {}))
 
+    def with_options(self, stage: str, options: Mapping[str, Any]) -> Config:
+        """Return this config with another table for a stage."""
+        return replace(self, tables={**self.tables, stage: options})
+
 
 def load(source: str | Path | Mapping[str, Any] | None) -> Config:
-    """Return the checked config of a file, a dict, or the embedded default (``None``).
+    """Return the checked config of a file, a dict, or the digits demo (``None``).
 
     Raises:
         ConfigError: the file is missing or not TOML, or a key or value breaks a rule.

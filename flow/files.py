@@ -47,9 +47,14 @@ def hashes(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
     for path in sorted(folder.rglob("*") if names is None else (folder / name for name in names)):
         name = path.relative_to(folder).as_posix()
         if path.is_file():
-            with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name] = file_digest(path)
     return found
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_digest(text: str) -> str:

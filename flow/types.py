@@ -124,6 +124,15 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Tools:
+    """What a build's result depends on: Python packages, programs, and databases by what names their folder."""
+
+    packages: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    databases: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Report:
     """What a vendor tool said about a design; ``None`` means not reported.
 

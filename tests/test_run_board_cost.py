@@ -11,12 +11,13 @@ from flow.demo import digits_cnn
 from flow.estimate.budget import network_cost
 from flow.estimate.network import Bits
 from flow.run import board_cost
-from flow.run.pipeline import STAGES, _key
-from flow.run.store import Entry
+from flow.run.depends import key
+from flow.run.steps import prune_depends
 
 MODEL = {"model": {"source": "flow.demo:digits_cnn"}}
 BUDGET = {"prune": {"budget": {"luts": 30000}}}
 EXAMPLE = torch.zeros(2, 1, 8, 8)
+BOARD = boards.load("pynq-z2")
 
 
 def checked(*parts: dict[str, Any]) -> config.Config:
@@ -53,7 +54,7 @@ def test_the_cost_is_that_of_the_network_on_the_configs_board(
 ) -> None:
     graph = network.trace(digits_cnn(), EXAMPLE)
     for board in ("pynq-z2", "kv260"):
-        cost = board_cost.cost(checked(BUDGET, {"board": board}, *parts), EXAMPLE)
+        cost = board_cost.cost(checked(BUDGET, *parts), boards.load(board), EXAMPLE)
         assert cost is not None
         assert cost(graph) == network_cost(graph, EXAMPLE, bits, boards.load(board), **options)
 
@@ -61,17 +62,17 @@ def test_the_cost_is_that_of_the_network_on_the_configs_board(
 def test_resources_beside_cycles_are_those_at_that_pace() -> None:
     graph, board = network.trace(digits_cnn(), EXAMPLE), boards.load("pynq-z2")
     both = {"prune": {"budget": {"dsps": 50, "interval_cycles": 2000}}}
-    cost = board_cost.cost(checked(both), EXAMPLE)
+    cost = board_cost.cost(checked(both), BOARD, EXAMPLE)
     assert cost is not None
     assert cost(graph) == network_cost(graph, EXAMPLE, Bits(6, 6, 8), board, pace_cycles=2000)
-    alone = board_cost.cost(checked({"prune": {"budget": {"interval_cycles": 2000}}}), EXAMPLE)
+    alone = board_cost.cost(checked({"prune": {"budget": {"interval_cycles": 2000}}}), BOARD, EXAMPLE)
     assert alone is not None
     assert alone(graph) == network_cost(graph, EXAMPLE, Bits(6, 6, 8), board)
 
 
 def test_without_a_budget_there_is_no_cost() -> None:
-    assert board_cost.cost(checked({"prune": {"pruning_ratio": 0.5}}), EXAMPLE) is None
-    assert board_cost.cost(checked({"prune": {"budget": {}}}), EXAMPLE) is None
+    assert board_cost.cost(checked({"prune": {"pruning_ratio": 0.5}}), BOARD, EXAMPLE) is None
+    assert board_cost.cost(checked({"prune": {"budget": {}}}), BOARD, EXAMPLE) is None
 
 
 @pytest.mark.parametrize(
@@ -84,15 +85,13 @@ def test_without_a_budget_there_is_no_cost() -> None:
     ],
 )
 def test_the_key_of_prune_holds_the_board_only_where_a_budget_asks(change: dict[str, Any]) -> None:
-    stage = next(stage for stage in STAGES if stage.name == "prune")
-    entries = {"train": Entry(None, "hash", {}, 0.0)}  # type: ignore[arg-type]
+    def made(*parts: dict[str, Any]) -> str:
+        given = checked(*parts)
+        return key("prune", {"train": "hash"}, prune_depends(given, boards.load(given.board)))
 
-    def key(*parts: dict[str, Any]) -> str:
-        return _key(stage, checked(*parts), entries)
-
-    assert key(BUDGET) == key(BUDGET)
-    assert key(BUDGET) != key(BUDGET, change)
-    assert key() == key(change)
+    assert made(BUDGET) == made(BUDGET)
+    assert made(BUDGET) != made(BUDGET, change)
+    assert made() == made(change)
 
 
 def test_the_facts_are_plain() -> None:

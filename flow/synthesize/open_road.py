@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from flow import qonnx
 from flow.build import plan
 from flow.build.objects import digest
 from flow.errors import ToolError, UnsupportedError
 from flow.files import write_atomically
+from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
-from flow.fixed.from_qonnx import lower
 from flow.fixed.golden import read_golden
 from flow.fixed.graph import FixedGraph
 from flow.fixed.lsb import inputs_lsb
@@ -28,7 +27,7 @@ from flow.toolchains.open import board_top, place, tools, xc7, zynq
 from flow.toolchains.open.families import Family, family_of
 from flow.toolchains.open.netlist import check_netlist
 from flow.toolchains.open.pieces import Piece, Yosys, total
-from flow.types import Bitstream, Board, HlsProject, Progress, Resources
+from flow.types import Bitstream, Board, HlsProject, Progress, Resources, Tools
 
 GOLDEN_SAMPLES = 256
 """Samples of the test set that go along with a bitstream, for `flow deploy`."""
@@ -47,6 +46,17 @@ def check(board: Board) -> None:
             "another processor; choose another board"
         )
     tools.require(("yosys",) if _zynq(board) else place.programs(board))
+
+
+def tools_of(board: Board) -> Tools:
+    """Return the wheels and programs that synthesize, simulate and place for the board."""
+    used = ("yosys",) if _zynq(board) else place.programs(board)
+    found = xc7.databases(board.part) if _zynq(board) else {}
+    return Tools(
+        packages=tools.distributions(used),
+        programs=("g++", "make", *(xc7.PROGRAMS if _zynq(board) else used[1:])),
+        databases={name: str(path) for name, path in found.items()},
+    )
 
 
 def _zynq(board: Board) -> bool:
@@ -85,7 +95,7 @@ def build(
     that place it, or their databases, are missing.
     """
     out.mkdir(parents=True, exist_ok=True)
-    graph, family = lower(qonnx.load(design.onnx_path)), family_of(board)
+    graph, family = from_qonnx.read(design.onnx_path), family_of(board)
     rtl = write_rtl(graph, out / "rtl", module=design.top, **{**family.facts, **rtl_options})
     board_top.check_ports(rtl)
     _check_estimate(rtl, family, board)
@@ -245,7 +255,7 @@ def layers(rtl: RtlDesign, family: Family, stages: Sequence[Piece]) -> dict[str,
 
 def _dense(onnx: Path, rtl: RtlDesign, yosys: Yosys, progress: Progress) -> dict[str, Any]:
     """Return what the unpruned network would take, layer by layer, at the same clocks a frame."""
-    graph = lower(qonnx.load(onnx))
+    graph = from_qonnx.read(onnx)
     folder = yosys.folder / "dense"
     try:
         pace: dict[str, Any] = {"interval_cycles": rtl.interval_cycles, **yosys.family.facts}

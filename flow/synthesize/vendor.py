@@ -20,7 +20,7 @@ from flow.files import hashes, text_digest, write_atomically
 from flow.toolchains.vitis import bitstream, log
 from flow.toolchains.vitis import plan as vitis
 from flow.toolchains.vitis.reports import hls4ml_keys
-from flow.types import Bitstream, Board, HlsProject, Plan, Progress
+from flow.types import Bitstream, Board, HlsProject, Plan, Progress, Tools
 
 REPORT = "report.json"
 PREVIOUS = "previous"
@@ -32,6 +32,11 @@ _BUILT = ("hls", "logs", "vitis", "vivado")
 def check(board: Board) -> None:
     """Refuse a board that Vivado cannot build for (`UnsupportedError`)."""
     vitis.check_board(board)
+
+
+def tools_of(board: Board) -> Tools:
+    """Return the vendor's programs."""
+    return Tools(programs=vitis.PROGRAMS)
 
 
 def build(

@@ -36,6 +36,11 @@ def command(program: str, options: Sequence[str], log: str) -> Command:
     return Command((sys.executable, "-m", __name__, program, *options), log, program)
 
 
+def distributions(programs: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the wheels that the programs come from."""
+    return tuple({WHEELS[program][0].split(".")[0].replace("_", "-"): None for program in programs})
+
+
 def missing(programs: Sequence[str]) -> tuple[str, ...]:
     """Return the programs that are neither on PATH nor installed as wheels."""
     return tuple(
@@ -55,8 +60,8 @@ def require(programs: Sequence[str]) -> None:
     absent = missing(programs)
     if absent:
         raise ToolError(
-            f"synthesize: {', '.join(absent)} must be there, not missing; pip install 'prune2bit[open]' (flow doctor "
-            "shows what was found)"
+            f"synthesize: {', '.join(absent)} must be there, not missing; pip install '.[open]' in the checkout "
+            "(flow doctor shows what was found)"
         )
 
 
