@@ -15,7 +15,6 @@ from flow.convert.streams import (
     in_turn,
     occupancy,
     padded,
-    pipelined,
     windows,
 )
 from flow.errors import UnsupportedError
@@ -139,6 +138,13 @@ def networks(draw: st.DrawFn) -> list[Process]:
             found.append(Process(made, each((name,), (made,), count)))
         free.append(made)
     return [*found, Process("sink", in_turn([(name, count) for name in free], reading=True))]
+
+
+def pipelined(process: Process, held: int) -> Process:
+    """Return a layer that keeps what it has read for ``held`` steps, or until the frame's last one."""
+    reads = [step[0] for step in process.steps] + [()] * held
+    writes = [()] * held + [step[1] for step in process.steps]
+    return Process(process.name, list(zip(reads, writes, strict=True)))
 
 
 @settings(max_examples=150, deadline=None)

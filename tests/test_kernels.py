@@ -186,8 +186,7 @@ def test_steps_read_and_write_every_token_once(one: Case) -> None:
     assert sum(written for _, written in steps) == one.node.output.size // one.node.output.shape[-1]
 
 
-def test_reuse_factors_divide_the_products_of_a_filter() -> None:
+def test_multipliers_at_once_are_the_products_by_the_reuse_factor() -> None:
     one = convs()[0]
     assert isinstance(one.node, Conv)
-    assert operators.reuse_factors(one.node, one.graph, "io_stream") == (1, 2, 3, 4, 6, 12)
     assert [operators.multipliers(one.node, one.graph, reuse) for reuse in (1, 4, 12)] == [72, 18, 6]

@@ -81,13 +81,6 @@ def test_every_real_bitstream_is_read(vendor):
     assert sorted(vendor.rglob("*.bit")) == sorted([vendor / STREAM, vendor / IRIS])
 
 
-def test_the_configuration_is_what_follows_the_header(vendor):
-    data = bitstream.configuration_data(vendor / IRIS)
-    assert len(data) == 4_045_564
-    assert data == (vendor / IRIS).read_bytes()[128:]
-    assert data.index(SYNC) == 48
-
-
 def test_any_flipped_bit_of_real_frame_data_is_found(vendor, tmp_path):
     content = (vendor / STREAM).read_bytes()
     first = content.index(SYNC) + 4 * 47  # 4 bytes a word; the frames begin 47 words behind the sync word
@@ -289,21 +282,11 @@ def test_another_part_is_refused(vendor, part):
     )
 
 
-@pytest.mark.parametrize("read", [bitstream.read, bitstream.configuration_data])
-def test_a_missing_file_is_an_error(tmp_path, read):
+def test_a_missing_file_is_an_error(tmp_path):
     path = tmp_path / "none.bit"
     with pytest.raises(ConfigError) as caught:
-        read(path, subject="synthesize")
+        bitstream.read(path, subject="synthesize")
     assert str(caught.value) == (
         f"synthesize: bitstream {path} must be a readable file, not fail with 'No such file or directory'; "
         "build it first"
     )
-
-
-def test_the_configuration_of_a_damaged_file_is_an_error(tmp_path):
-    path = tmp_path / "a.bit"
-    path.write_bytes(b"hello")
-    with pytest.raises(
-        ToolError, match=r"must be a \.bit file of Vivado, not a file that begins with 68 65 6c 6c 6f;"
-    ):
-        bitstream.configuration_data(path)

@@ -103,12 +103,6 @@ def layer(node: Node, graph: FixedGraph, io_type: str) -> dict[str, Any]:
     }
 
 
-def reuse_factors(node: Conv, graph: FixedGraph, io_type: str) -> tuple[int, ...]:
-    """Return the legal reuse factors of our Conv: the divisors of the products of a filter."""
-    products = int(np.prod(node.weight.shape[1:]))
-    return tuple(factor for factor in range(1, products + 1) if products % factor == 0)
-
-
 def multipliers(node: Conv, graph: FixedGraph, reuse: int) -> int:
     """Return the multipliers of our Conv that work at the same time, at one position."""
     return node.weight.size // reuse

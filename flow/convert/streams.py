@@ -137,13 +137,6 @@ def depths(processes: Sequence[Process]) -> dict[str, int]:
     return {name: most[name] + min(HOLD * ways[name], count) for name, count in tokens.items()}
 
 
-def pipelined(process: Process, held: int) -> Process:
-    """Return a layer that keeps what it has read for ``held`` steps, or until the frame's last one."""
-    reads = [step[0] for step in process.steps] + [()] * held
-    writes = [()] * held + [step[1] for step in process.steps]
-    return Process(process.name, list(zip(reads, writes, strict=True)))
-
-
 def each(reads: tuple[str, ...], writes: tuple[str, ...], tokens: int) -> list[Step]:
     """Return the steps of a layer that turns token after token into one token."""
     return [(reads, writes)] * tokens

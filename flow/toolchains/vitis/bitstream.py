@@ -146,20 +146,6 @@ def check_part(bit: BitFile, part: str, *, subject: str = "deploy") -> None:
         )
 
 
-def configuration_data(path: Path, *, subject: str = "deploy") -> bytes:
-    """Return the configuration: the bytes after the header, in the file's order (the sync word is AA 99 55 66).
-
-    Raises:
-        ConfigError: the file cannot be read.
-        ToolError: its header is damaged, or its size is not the header's.
-    """
-    data = _load(path, subject)
-    try:
-        return data[_header(data).data_offset :]
-    except _DamageError as error:
-        raise _damaged(path, subject, error) from None
-
-
 def _load(path: Path, subject: str) -> bytes:
     try:
         return path.read_bytes()

@@ -21,42 +21,18 @@ _AXIS = "xilinx.com:interface:axis:"
 _UNCONNECTED = "__NOC__"
 # cells that give a stream on as it came
 _THROUGH = frozenset({"flow_monitor", "axis_data_fifo", "axis_register_slice", "axis_clock_converter"})
-_PROCESSORS = {
-    "processing_system7": {
-        "ps": "zynq7000",
-        "crystal": "PCW_CRYSTAL_PERIPHERAL_FREQMHZ",
-        "clock": "PCW_FPGA0_PERIPHERAL_FREQMHZ",
-        "actual": "PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ",
-        "control": "PCW_USE_M_AXI_GP0",
-        "memory": "PCW_USE_S_AXI_HP0",
-    },
-    # HPM0_FPD and HP0_FPD have these names in the parameters
-    "zynq_ultra_ps_e": {
-        "ps": "zynq_ultrascale",
-        "crystal": "PSU__PSS_REF_CLK__FREQMHZ",
-        "clock": "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ",
-        "actual": "PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ",
-        "control": "PSU__USE__M_AXI_GP0",
-        "memory": "PSU__USE__S_AXI_GP2",
-    },
+# of the fabric's first clock as the dividers give it
+_CLOCKS = {
+    "processing_system7": "PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ",
+    "zynq_ultra_ps_e": "PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ",
 }
 
 
 @dataclass(frozen=True)
 class Processor:
-    """The processor's cell; ``ps``: its type as boards name it.
+    """The processor's cell; ``actual_clock_mhz``: of the fabric's first clock as the dividers give it."""
 
-    ``clock_mhz``: of the fabric's first clock as it was asked for, ``actual_clock_mhz`` as the dividers give it.
-    ``control_port``: whether GP0 (HPM0_FPD) is used; ``memory_port``: HP0 (HP0_FPD).
-    """
-
-    instance: str
-    ps: str
-    crystal_mhz: float | None
-    clock_mhz: float | None
     actual_clock_mhz: float | None
-    control_port: bool
-    memory_port: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +41,6 @@ class Cell:
 
     instance: str
     type: str
-    vlnv: str
     base_address: int | None = None
     span: int | None = None
 
@@ -81,27 +56,17 @@ class Dma(Cell):
     length_bits: int = 0
     address_bits: int = 0
     scatter_gather: bool = False
-    mm2s: bool = False
-    s2mm: bool = False
-    mm2s_memory_bits: int | None = None
     mm2s_stream_bits: int | None = None
-    s2mm_memory_bits: int | None = None
     s2mm_stream_bits: int | None = None
-    clock_mhz: float | None = None
     feeds: tuple[str, ...] = ()
     fed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Handoff:
-    """A block design: ``device``, ``package`` and ``speed`` such as 7z020, clg400 and -1."""
+    """A block design."""
 
     path: Path
-    tool_version: str
-    device: str
-    package: str
-    speed: str
-    design: str
     processor: Processor | None
     dmas: tuple[Dma, ...] = ()
     cells: tuple[Cell, ...] = ()
@@ -249,25 +214,14 @@ def _parse(data: bytes, path: Path, subject: str) -> Handoff:
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         value = f"text that fails with {str(error)!r}"
         raise _damaged(path, subject, "be whole XML without a document type", value) from error
-    system = root.find("SYSTEMINFO")
-    if root.tag != "EDKSYSTEM" or system is None:
+    if root.tag != "EDKSYSTEM" or root.find("SYSTEMINFO") is None:
         raise _damaged(path, subject, "be a hand-off of Vivado", f"XML of <{root.tag[:40]}>")
     modules = [module for module in root.iterfind("MODULES/MODULE") if module.get("INSTANCE")]
     try:
         processor, dmas, cells = _cells(modules)
     except ValueError as error:
         raise _damaged(path, subject, "hold sound numbers", repr(str(error))) from error
-    return Handoff(
-        path=path,
-        tool_version=root.get("VIVADOVERSION", ""),
-        device=system.get("DEVICE", ""),
-        package=system.get("PACKAGE", ""),
-        speed=system.get("SPEEDGRADE", ""),
-        design=system.get("NAME", ""),
-        processor=processor,
-        dmas=dmas,
-        cells=cells,
-    )
+    return Handoff(path, processor, dmas, cells)
 
 
 def _cells(
@@ -276,7 +230,7 @@ def _cells(
     ranges: dict[str, tuple[int, int]] = {}
     processor = None
     for module in modules:
-        if module.get("MODTYPE") in _PROCESSORS:
+        if module.get("MODTYPE") in _CLOCKS:
             processor = _processor(module)
             for entry in module.iterfind("MEMORYMAP/MEMRANGE"):
                 base, high = int(entry.get("BASEVALUE", ""), 0), int(entry.get("HIGHVALUE", ""), 0)
@@ -287,17 +241,16 @@ def _cells(
         kind = module.get("MODTYPE", "")
         if kind == "axi_dma":
             dmas.append(_dma(module, ranges, streams))
-        elif kind not in _PROCESSORS:
+        elif kind not in _CLOCKS:
             cells.append(Cell(*_named(module, ranges)))
     return processor, tuple(dmas), tuple(cells)
 
 
 def _named(
     module: ElementTree.Element, ranges: Mapping[str, tuple[int, int]]
-) -> tuple[str, str, str, int | None, int | None]:
+) -> tuple[str, str, int | None, int | None]:
     instance = module.get("INSTANCE", "")
-    base, span = ranges.get(instance, (None, None))
-    return instance, module.get("MODTYPE", ""), module.get("VLNV", ""), base, span
+    return instance, module.get("MODTYPE", ""), *ranges.get(instance, (None, None))
 
 
 def _parameters(module: ElementTree.Element) -> dict[str, str]:
@@ -309,13 +262,8 @@ def _parameters(module: ElementTree.Element) -> dict[str, str]:
 
 
 def _processor(module: ElementTree.Element) -> Processor:
-    names, values = _PROCESSORS[module.get("MODTYPE", "")], _parameters(module)
-    found = {key: values.get(name.lower()) for key, name in names.items()}
-    crystal, clock, actual = (
-        None if found[key] is None else float(found[key] or "") for key in ("crystal", "clock", "actual")
-    )
-    ports = (found["control"] == "1", found["memory"] == "1")
-    return Processor(module.get("INSTANCE", ""), names["ps"], crystal, clock, actual, *ports)
+    clock = _parameters(module).get(_CLOCKS[module.get("MODTYPE", "")].lower())
+    return Processor(None if clock is None else float(clock))
 
 
 class _End(NamedTuple):
@@ -329,25 +277,17 @@ class _End(NamedTuple):
 
 def _dma(module: ElementTree.Element, ranges: Mapping[str, tuple[int, int]], streams: _Streams) -> Dma:
     values, named = _parameters(module), _named(module, ranges)
-    mm2s, s2mm = (values.get(f"c_include_{side}") == "1" for side in ("mm2s", "s2mm"))
-    clock = module.find("PORTS/PORT[@NAME='m_axi_mm2s_aclk']")
-    clock_hz = None if clock is None else clock.get("CLKFREQUENCY")
 
-    def bits(there: bool, name: str) -> int | None:
-        return int(values[name]) if there and name in values else None
+    def bits(side: str, name: str) -> int | None:
+        return int(values[name]) if values.get(f"c_include_{side}") == "1" and name in values else None
 
     return Dma(
         *named,
         length_bits=int(values.get("c_sg_length_width", "")),
         address_bits=int(values.get("c_addr_width", "")),
         scatter_gather=values.get("c_include_sg") == "1",
-        mm2s=mm2s,
-        s2mm=s2mm,
-        mm2s_memory_bits=bits(mm2s, "c_m_axi_mm2s_data_width"),
-        mm2s_stream_bits=bits(mm2s, "c_m_axis_mm2s_tdata_width"),
-        s2mm_memory_bits=bits(s2mm, "c_m_axi_s2mm_data_width"),
-        s2mm_stream_bits=bits(s2mm, "c_s_axis_s2mm_tdata_width"),
-        clock_mhz=None if clock_hz is None else float(clock_hz) / 1e6,
+        mm2s_stream_bits=bits("mm2s", "c_m_axis_mm2s_tdata_width"),
+        s2mm_stream_bits=bits("s2mm", "c_s_axis_s2mm_tdata_width"),
         feeds=streams.passed(named[0], "M_AXIS_MM2S"),
         fed_by=streams.passed(named[0], "S_AXIS_S2MM"),
     )

@@ -157,15 +157,6 @@ def parse_utilization(path: Path) -> Resources:
     return Resources(int(luts), int(flip_flops), int(dsps), int(tiles * 36 * 1024))
 
 
-def parse_timing(path: Path) -> float | None:
-    """Return the worst setup slack (WNS) in ns of a Vivado timing summary; ``None`` where nothing is timed.
-
-    Raises:
-        ToolError: the file is missing, or its design timing summary is.
-    """
-    return parse_timing_summary(path).setup_slack_ns
-
-
 def parse_timing_summary(path: Path) -> Timing:
     """Return the design timing summary of Vivado: setup, hold and pulse width.
 
