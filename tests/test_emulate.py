@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from flow.emulate import LAYER_SAMPLES, emulate
 from flow.emulate.chain import Samples, check_qonnx
 from flow.emulate.csim import Csim
 from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
 from flow.fixed.from_qonnx import lower
 from flow.fixed.golden import Golden, write_golden
@@ -335,7 +335,6 @@ def told(right: FixedGraph, wrong: FixedGraph, design: HlsProject, layer: str, i
     )
 
 
-STAGE = importlib.import_module("flow.emulate")  # the package has a function of this name
 CSIM = "emulate: the C++ must equal the integer executor, but "
 QONNX = "emulate: the integer executor must equal QONNX, but "
 ADVICE = "; compare its weights in firmware/weights and its types in [hls] with the graph's"
@@ -441,7 +440,7 @@ def test_a_graph_that_is_not_the_file_is_found_in_its_layer(
     if "weight" in fields:
         fields = {"weight": -node_of(graph, layer).weight}
     wrong = changed(graph, layer, **fields)
-    monkeypatch.setattr(STAGE, "lower", lambda model: wrong)
+    monkeypatch.setattr(from_qonnx, "read", lambda path: wrong)
     with pytest.raises(MismatchError) as error:
         emulate(design)
     expected = told(graph, wrong, design, layer, golden("mlp")[0])
@@ -454,7 +453,7 @@ def test_a_dead_layer_that_is_not_the_files_is_found(monkeypatch: pytest.MonkeyP
     graph = fixed("zeros")
     bias = node_of(graph, "dead").bias.copy()
     bias[1] += 1
-    monkeypatch.setattr(STAGE, "lower", lambda model: changed(graph, "dead", bias=bias))
+    monkeypatch.setattr(from_qonnx, "read", lambda path: changed(graph, "dead", bias=bias))
     assert refusal(project("zeros", "io_parallel", 220)).startswith(
         f"{QONNX}an inner layer differs, although no output does; first at layer 'dead' (Dense), sample 0, index (1): "
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import boards, qonnx
+from flow import boards
 from flow.convert.axis import Side, axis_files
 from flow.errors import ConfigError, MismatchError, UnsupportedError
 from flow.estimate.io_types import by_preference, check_io_type
@@ -67,7 +67,7 @@ def convert(
         MismatchError: hls4ml made something else of the graph.
     """
     from flow.convert.hls4ml_project import Target, write_project
-    from flow.fixed.from_qonnx import lower
+    from flow.fixed import from_qonnx
 
     where = boards.load(board) if isinstance(board, str) else board
     period = where.clock_period_ns if clock_period_ns is None else clock_period_ns
@@ -82,7 +82,7 @@ def convert(
     check_io_type("convert", io_type)
     out.mkdir(parents=True, exist_ok=True)
     progress(0, 3, "fixed-point graph")
-    graph = lower(qonnx.load(quantized.onnx_path))
+    graph = from_qonnx.read(quantized.onnx_path)
     if io_type is None:
         io_type = by_preference(any(isinstance(node, Conv) for node in graph.nodes))[0]
     progress(1, 3, "writing C++")

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from flow import qonnx
 from flow.deploy.board import SELFTEST_SCRIPT
 from flow.errors import ConfigError, MismatchError
 from flow.files import hashes, put_in_place
+from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
-from flow.fixed.from_qonnx import lower
 from flow.fixed.golden import read_golden
 from flow.fixed.lsb import inputs_lsb
 from flow.toolchains.vitis import bitstream, handoff
@@ -149,7 +148,7 @@ def _port(port: Port) -> dict[str, Any]:
 
 def _write_golden(design: HlsProject, path: Path, samples: int) -> None:
     """Write samples with what the integer executor makes of them, in LSBs."""
-    graph = lower(qonnx.load(design.onnx_path))
+    graph = from_qonnx.read(design.onnx_path)
     golden = read_golden(design.golden_path)
     inputs = [values[:samples] for values in inputs_lsb(graph, golden.inputs)]
     results = execute(graph, inputs)

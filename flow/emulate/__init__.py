@@ -16,8 +16,8 @@ from flow.emulate.chain import CSIM, HEAD_LSB, INNER, QONNX, Samples, check_csim
 from flow.emulate.csim import Csim
 from flow.emulate.rtl import emulate_rtl
 from flow.errors import ConfigError, MismatchError
+from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
-from flow.fixed.from_qonnx import lower
 from flow.fixed.golden import Golden, read_golden
 from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
 from flow.fixed.lsb import exact_lsb, inputs_lsb, placed
@@ -84,7 +84,7 @@ def emulate(
     if rtl_frames < 1:
         raise ConfigError(f"emulate: rtl_frames must be at least 1, not {rtl_frames}; leave it out")
     model = qonnx.load(design.onnx_path)
-    graph = lower(model)
+    graph = from_qonnx.read(design.onnx_path)
     golden = _golden(design, graph, inputs, expected, labels)
     lsb = inputs_lsb(graph, golden.inputs)
     start = time.perf_counter()

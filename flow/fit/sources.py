@@ -175,8 +175,7 @@ def _of_config(path: Path | None, bits: Mapping[str, int | None]) -> Source:
 
 
 def _of_qonnx(path: Path, bits: Mapping[str, int | None]) -> Source:
-    from flow import qonnx
-    from flow.fixed.from_qonnx import lower
+    from flow.fixed import from_qonnx
 
     for name, value in bits.items():
         if value is not None:
@@ -184,4 +183,4 @@ def _of_qonnx(path: Path, bits: Mapping[str, int | None]) -> Source:
                 f"fit: {name} must be left out for {path.name!r}, not {value}: the file is quantized already; "
                 "quantize the float network with other bits"
             )
-    return replace(_of_graph(lower(qonnx.load(path)), f"quantized, {path.name}"), onnx_path=path)
+    return replace(_of_graph(from_qonnx.read(path), f"quantized, {path.name}"), onnx_path=path)

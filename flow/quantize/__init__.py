@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import network, qonnx, training
+from flow import network, training
 from flow.errors import ConfigError
-from flow.fixed.from_qonnx import lower
+from flow.fixed import from_qonnx
 from flow.fixed.golden import Golden, write_golden
 from flow.fixed.lsb import inputs_lsb
 from flow.quantize.bounded import dequantized, frozen, prove_bounded
@@ -207,7 +207,7 @@ def _proven(
         return predict(fixed, samples), None
     exact = frozen(fixed, sample)
     bound = prove_bounded(without_softmax(exact), path, samples, progress)
-    graph = lower(qonnx.load(path))
+    graph = from_qonnx.read(path)
     given = dequantized(graph, inputs_lsb(graph, arrays(samples)), samples)
     return tuple(array.astype(np.float32) for array in predict(exact, given, double=True)), bound
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from flow import qonnx
 from flow.errors import ConfigError, FlowError
-from flow.fixed.from_qonnx import lower, lower_with_shapes
+from flow.fixed import from_qonnx
 from flow.fixed.golden import Golden, write_golden
 from flow.fixed.graph import ArgMax, Conv, Dense, FixedGraph, Node, Relu, Rescale, Tensor
 from flow.onnx_model.files import free_inputs, load
@@ -66,10 +66,10 @@ def _cleaned(model: Any, name: str, out: Path) -> tuple[Any, FixedGraph]:
     raw = out / "model.raw.onnx"
     raw.write_bytes(_with_batch_of_one(model).SerializeToString())
     try:
-        _, shapes = lower_with_shapes(qonnx.load(raw))  # the file's own names stand in what is refused
+        # the file's own names stand in what is refused
+        _, shapes = from_qonnx.lower_with_shapes(qonnx.load(raw))
         qonnx.clean_named(raw, out / "model.onnx", shapes)
-        graph = qonnx.load(out / "model.onnx")
-        return graph, lower(graph)
+        return qonnx.load(out / "model.onnx"), from_qonnx.read(out / "model.onnx")
     except FlowError:
         raise
     except Exception as error:  # whatever qonnx and onnx make of nodes that do not fit together

@@ -15,8 +15,8 @@ import numpy as np
 
 from flow import qonnx
 from flow.errors import MismatchError, UnsupportedError
+from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
-from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import Add, FixedGraph, Node, Relu, Rescale, Table, Tensor
 from flow.fixed.lsb import inputs_lsb, placed
 from flow.fixed.rounding import float_bounds
@@ -97,8 +97,10 @@ def prove_bounded(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress
         MismatchError: torch and the integers differ, or the file differs where float32 does not explain it.
         UnsupportedError: results that float32 does not hold.
     """
-    model = qonnx.without_softmax(qonnx.load(onnx_path))
-    graph = lower(model)
+    whole = qonnx.load(onnx_path)
+    model = qonnx.without_softmax(whole)
+    same = len(model.graph.node) == len(whole.graph.node)
+    graph = from_qonnx.read(onnx_path) if same else from_qonnx.lower(model)
     lsb = inputs_lsb(graph, arrays(samples))
     results = execute(graph, lsb)
     made = predict(trunk, dequantized(graph, lsb, samples), double=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,44 @@ from flow.fixed.from_qonnx.values import Value, flat_order
 from flow.fixed.graph import FixedGraph, Reshape
 from flow.onnx_model.constants import FOLDABLE, fold, shape_of
 from flow.onnx_model.files import QUANTIZED, QUANTIZED_DOMAINS
-from flow.qonnx import CHANNELS_LAST, FileGraph, FileNode, plain
+from flow.qonnx import CHANNELS_LAST, FileGraph, FileNode, load, plain
 from flow.types import FixedPoint
 
 Operator = Callable[[Lowering, FileNode], Value | Constant]
+_KEPT = 4
+_read: dict[str, FixedGraph] = {}
+
+
+def read(path: Path) -> FixedGraph:
+    """Return a QONNX file as `lower` gives it; a file of the same content is lowered once in a process.
+
+    The arrays of the graph are read-only: every caller gets the same ones.
+
+    Args:
+        path: a file that `flow.qonnx.clean` has written, or one like it.
+
+    Raises:
+        ConfigError: the file is missing, empty, or not an ONNX file.
+        UnsupportedError: see `lower`.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    if b"location" in content:  # of weights in another file, perhaps, which the digest would not see
+        return lower(load(path))
+    digest = hashlib.sha256(content).hexdigest()
+    graph = _read.pop(digest, None) or _read_only(lower(load(path)))
+    _read[digest] = graph  # the newest is last
+    for oldest in list(_read)[:-_KEPT]:
+        _read.pop(oldest, None)
+    return graph
+
+
+def _read_only(graph: FixedGraph) -> FixedGraph:
+    """Let nobody write to the arrays of a graph."""
+    for holder in (*graph.inputs, *graph.nodes, *(node.output for node in graph.nodes)):
+        for value in vars(holder).values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+    return graph
 
 
 def lower(model: Any, *, inputs: Mapping[str, FixedPoint] | None = None) -> FixedGraph:
@@ -189,4 +225,4 @@ OPERATORS: Mapping[str, Operator] = {
     ),
 }  # fmt: skip
 
-__all__ = ["lower", "lower_with_shapes"]
+__all__ = ["lower", "lower_with_shapes", "read"]
