@@ -11,7 +11,7 @@ PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q -c const
 
 .PHONY: demo test tools format clean
 demo: $(STAMP)
-	$(VENV)/bin/flow run
+	$(VENV)/bin/flow demo
 
 test: $(STAMP)
 	$(VENV)/bin/ruff format --check .

@@ -21,35 +21,63 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+Config = Annotated[
+    Path | None,
+    typer.Argument(help="A flow.toml, or the word demo for the digits; default: this folder's flow.toml."),
+]
+Out = Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>.")]
+Board = Annotated[str | None, typer.Option(help="In place of the config's.")]
+First = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Build from here anew.")]
+Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
+Seed = Annotated[int | None, typer.Option(help="In place of the config's.")]
+Toolchain = Annotated[
+    str | None,
+    typer.Option(help="vitis, or open: no vendor tool; default: the config's, or the board's first."),
+]
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="LOGIN", help="Where Vitis HLS and Vivado run, such as user@workstation."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import flow
+
+        print(f"prune2bit {flow.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
 
 
 @app.command()
 def run(
-    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
-    first: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Build from here anew.")
-    ] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>.")] = None,
-    seed: Annotated[int | None, typer.Option(help="In place of the config's.")] = None,
-    board: Annotated[str | None, typer.Option(help="In place of the config's.")] = None,
-    toolchain: Annotated[
-        str | None,
-        typer.Option(help="vitis, or open: no vendor tool; default: the config's, or the board's first."),
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="LOGIN", help="Where Vitis HLS and Vivado run, such as user@workstation."),
-    ] = None,
+    config: Config = None,
+    first: First = None,
+    last: Last = None,
+    out: Out = None,
+    seed: Seed = None,
+    board: Board = None,
+    toolchain: Toolchain = None,
+    host: Host = None,
     as_json: Json = False,
 ) -> None:
-    """Run the stages: train, prune, simplify, quantize, compress, convert, emulate, synthesize.
+    """Run the stages on your network, from training to the bitstream.
 
-    A stage whose inputs, options and versions are unchanged comes from the output folder.
+    They are train, prune, simplify, quantize, compress, convert, emulate, synthesize. A stage whose inputs, options
+    and versions are unchanged comes from the output folder.
     """
     from flow.run import pipeline
 
+    config = _chosen(config, "run")
     chosen: dict[str, Any] = {"out": out, "first": first, "last": last, "seed": seed, "board": board}
     given = {"toolchain": toolchain, "host": host}
     options = {"synthesize": {key: value for key, value in given.items() if value}}
@@ -71,28 +99,48 @@ def run(
 
 
 @app.command()
+def demo(
+    first: First = None,
+    last: Last = None,
+    out: Out = None,
+    seed: Seed = None,
+    board: Board = None,
+    toolchain: Toolchain = None,
+    host: Host = None,
+    as_json: Json = False,
+) -> None:
+    """Run the stages on scikit-learn's digits: about a minute.
+
+    The same as: flow run demo. The other commands take the word demo in place of a config, too.
+    """
+    run(_DEMO, first, last, out, seed, board, toolchain, host, as_json)
+
+
+@app.command()
 def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("flow.toml")) -> None:
-    """Write a commented config to start from."""
+    """Write a commented flow.toml to start from."""
     from flow.doctor import write_example
 
     write_example(path)
-    print(f"{path} written; edit it, then: flow run {path}")
+    print(f"{path} written; edit it, then: flow run{'' if path == _CONFIG else f' {path}'}")
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """List every tool with its version, its path and what it is needed for."""
+    """List every tool: version, path and what needs it."""
+    from shutil import get_terminal_size
+    from textwrap import fill
+
     from flow.doctor import tools
 
     rows = tools()
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    shown = [
-        [row["name"], f"{row['version'] or 'not found'}\n{row['path'] or ''}".rstrip(), row["use"]]
-        for row in rows
-    ]
-    _table(("tool", "found", "needed for"), shown)
+    for row in rows:
+        found = (row["version"] or "not found", *([row["path"]] if row["path"] else []))
+        print("  ".join((row["name"], *found)))
+        print(fill(row["use"], get_terminal_size().columns, initial_indent="    ", subsequent_indent="    "))
 
 
 @app.command()
@@ -105,22 +153,26 @@ def boards(as_json: Json = False) -> None:
         print(json.dumps(rows, indent=1))
         return
     columns = ("name", "part", "luts", "flip_flops", "dsps", "bram_kibit", "toolchains")
-    shown = [[f"{row[c]:,}" if isinstance(row[c], int) else str(row[c]) for c in columns] for row in rows]
-    _table(("board", "part", "LUT", "FF", "DSP", "BRAM Kib", "tools"), shown, right=(2, 3, 4, 5))
+    shown = [
+        [f"{row[c]:,}" if isinstance(row[c], int) else row[c].replace(",", "") for c in columns]
+        for row in rows
+    ]
+    _table(("board", "part", "LUT", "FF", "DSP", "BRAM\nKib", "tools"), shown, right=(2, 3, 4, 5))
 
 
 @app.command()
 def emulate(
-    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    config: Config = None,
     layers: Annotated[bool, typer.Option("--layers", help="Layer by layer, not only the outputs.")] = False,
     rtl: Annotated[bool, typer.Option("--rtl", help="The Verilog too, clock by clock (Verilator).")] = False,
     vcd: Annotated[bool, typer.Option("--vcd", help="With --rtl: waveforms of two frames.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>.")] = None,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Prove torch = QONNX = integers = C++ (= Verilog) in LSBs; stages that are done come from the output folder.
+    """Prove that the C++, and the Verilog, compute what torch does.
 
-    At the first difference the layers before it are listed, and the exit status is 1.
+    Compares torch, the QONNX file, the integers, the C++ and, with --rtl, the Verilog in LSBs. Stages that are done
+    come from the output folder. A difference ends it with exit status 1; --layers lists the layers before it.
     """
     from dataclasses import asdict
 
@@ -130,6 +182,7 @@ def emulate(
     from flow.run.progress import show
     from flow.types import LayerCheck
 
+    config = _chosen(config, "emulate")
     options = {"emulate": {"rtl": True, "vcd": vcd}} if rtl or vcd else None
     try:
         if as_json:
@@ -154,7 +207,7 @@ def emulate(
 
 @app.command()
 def deploy(
-    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    config: Config = None,
     host: Annotated[
         str | None,
         typer.Option(metavar="LOGIN", help="A board with Vivado's bitstream, such as xilinx@pynq."),
@@ -170,10 +223,11 @@ def deploy(
     out: Annotated[Path | None, typer.Option(help="The run's output folder; default runs/<name>.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run golden samples on a board and compare every result in LSBs; the run's report takes it in.
+    """Run golden samples on a board and compare every result.
 
-    With --host the bundle of a vendor build is copied over ssh, programs the board and tests itself. With --serial the
-    board holds the bitstream of a run with --toolchain open. With neither the bundle is written, to be carried.
+    With --host, the bundle of a vendor build is copied over ssh, programs the board and tests itself. With --serial,
+    the board holds the bitstream of a run with --toolchain open. With neither, the bundle is written for you to copy.
+    The run's report shows the result.
     """
     from contextlib import nullcontext
     from dataclasses import asdict
@@ -182,6 +236,7 @@ def deploy(
     from flow.run.deployment import deploy_run
     from flow.run.progress import show
 
+    config = _chosen(config, "deploy")
     with nullcontext() if as_json else show() as listener:
         tell = listener or (lambda *_: None)
         source, done = deploy_run(
@@ -210,7 +265,10 @@ def bitstream(
     board: Annotated[str | None, typer.Option(help="Refuse it unless it is for this board's part.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a bitstream is for and of which design, and whether it is whole: length, packets and checksum."""
+    """Describe a bitstream and check that it is whole.
+
+    Prints the part and the design, and checks length, packets and checksum.
+    """
     from dataclasses import asdict
 
     from flow.boards import load
@@ -242,9 +300,12 @@ def fit(
     target_fps: Annotated[float, typer.Option(help="Samples a second.")],
     source: Annotated[
         Path | None,
-        typer.Argument(help="A flow.toml, an ONNX or QONNX file, or a run's folder; without it, the demo."),
+        typer.Argument(
+            help="A flow.toml, an ONNX or QONNX file, a run's folder, or the word demo; "
+            "default: this folder's flow.toml."
+        ),
     ] = None,
-    board: Annotated[str | None, typer.Option(help="In place of the config's.")] = None,
+    board: Board = None,
     io_type: Annotated[str | None, typer.Option(help="io_stream or io_parallel; default: what fits.")] = None,
     weight_bits: Annotated[int | None, typer.Option(help="Assumed, for a float network.")] = None,
     activation_bits: Annotated[int | None, typer.Option(help="Assumed, for a float network.")] = None,
@@ -254,9 +315,10 @@ def fit(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Choose reuse factors that bring a network onto a board at a rate, or say what is short and what would help.
+    """Find a design that fits a board at a rate, by estimate.
 
-    Nothing is trained or synthesized. The exit status is 1 where the network does not fit.
+    Chooses reuse factors, strategy and io type; trains and synthesizes nothing. If the network does not fit, lists the
+    missing resources and what would fix it, and exits with 1.
     """
     from tempfile import TemporaryDirectory
 
@@ -268,7 +330,7 @@ def fit(
     if write is not None:
         check_target(write)
     made = fit_network(
-        source,
+        _chosen(source, "fit"),
         target_fps=target_fps,
         board=board,
         io_type=io_type,
@@ -297,10 +359,11 @@ def fit(
 @app.command()
 def finn(
     source: Annotated[
-        Path | None, typer.Argument(help="A flow.toml or a QONNX file; without it, the demo.")
+        Path | None,
+        typer.Argument(help="A flow.toml, a QONNX file, or the word demo; default: this folder's flow.toml."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<name>/finn.")] = None,
-    board: Annotated[str | None, typer.Option(help="In place of the config's.")] = None,
+    board: Board = None,
     target_fps: Annotated[int | None, typer.Option(help="Samples a second to fold for.")] = None,
     folding: Annotated[Path | None, typer.Option(help="FINN's folding_config_file.")] = None,
     requirements: Annotated[
@@ -308,9 +371,9 @@ def finn(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Hand the quantized network to finn-plus: its verdict, step by step, and its estimates.
+    """Ask finn-plus whether FINN takes the quantized network.
 
-    The exit status is 1 where a step refuses.
+    Prints the verdict of each of FINN's steps, and its estimates. If a step refuses, exits with 1.
     """
     from flow import finn as stage
     from flow.boards import DEFAULT
@@ -320,6 +383,7 @@ def finn(
     if requirements:
         print(stage.REQUIREMENTS)
         return
+    source = _chosen(source, "finn")
     stage.require_environment()
     file, name, chosen, clock = source, source.stem if source else "", board or DEFAULT, None
     if source is None or source.suffix != ".onnx":
@@ -351,7 +415,7 @@ def finn(
 
 @app.command()
 def scan(
-    config: Annotated[Path | None, typer.Argument(help="A flow.toml; without it, the digits demo.")] = None,
+    config: Config = None,
     out: Annotated[
         Path | None, typer.Option(help="The plot, .svg or .png; default runs/<name>/scan.svg.")
     ] = None,
@@ -359,9 +423,9 @@ def scan(
     max_drop: Annotated[float, typer.Option(help="Accuracy that a layer may cost, for the advice.")] = 0.01,
     as_json: Json = False,
 ) -> None:
-    """Measure what pruning each layer alone costs, on the validation samples, and plot it.
+    """Measure and plot what pruning each layer alone costs.
 
-    The network is the run's trained one; it is trained where no run has done so yet.
+    Measures on the validation samples, with the run's trained network. If no run has trained it yet, trains it first.
     """
     from contextlib import nullcontext
     from dataclasses import asdict
@@ -371,6 +435,7 @@ def scan(
     from flow.prune.scan import RATIOS, check_drop, check_ratios
     from flow.run.progress import show
 
+    config = _chosen(config, "scan")
     plot = out or Path("runs") / load(config).name / "scan.svg"
     check_suffix(plot)
     check_drop(max_drop)
@@ -423,6 +488,26 @@ def _scanned(path: Path | None, ratios: tuple[float, ...], listener: Listener) -
     )
     listener("scan", "done", 1, 1, "")
     return made
+
+
+_CONFIG = Path("flow.toml")
+_DEMO = Path("demo")
+
+
+def _chosen(given: Path | None, command: str) -> Path | None:
+    """Return what a command works on: what was named, else this folder's flow.toml; ``None``: the demo."""
+    from flow.errors import ConfigError
+
+    if given is not None:
+        return None if given == _DEMO else given
+    if not _CONFIG.is_file():
+        digits = "flow demo runs" if command == "run" else f"flow {command} demo takes"
+        raise ConfigError(
+            f"{command}: a config must be named where the folder has no flow.toml, not left out; flow init writes one, "
+            f"{digits} the digits"
+        )
+    print(f"{command}: takes this folder's flow.toml", file=sys.stderr)
+    return _CONFIG
 
 
 def _numbers(text: str) -> tuple[float, ...]:

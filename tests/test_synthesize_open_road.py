@@ -264,7 +264,7 @@ def test_a_missing_tool_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(tools.WHEELS, "ecppack", ("no_such_package", "main"))
     monkeypatch.setattr(plan, "find", lambda program: None)
     with pytest.raises(
-        ToolError, match=r"ecppack must be there, not missing; pip install 'prune2bit\[open\]'"
+        ToolError, match=r"ecppack must be there, not missing; pip install '.\[open\]' in the checkout"
     ):
         check_target(boards.load("ulx3s-85f"), "open")
 

@@ -146,7 +146,7 @@ def _opened(port: str, baud: int, timeout_s: float) -> AbstractContextManager[Li
         from serial.tools import list_ports
     except ImportError as error:
         raise ToolError(
-            "deploy: pyserial must be installed, not missing; pip install prune2bit[open]"
+            "deploy: pyserial must be installed, not missing; pip install '.[open]' in the checkout"
         ) from error
     try:
         opened: AbstractContextManager[Line] = serial.Serial(

@@ -79,6 +79,7 @@ def module_text(
 
     Raises:
         ToolError: alkaid is not installed.
+        UnsupportedError: alkaid made something else of the weights, or an operation that the RTL does not have.
     """
     values, outputs = _adder_graph(weight.astype(np.float64) * 2.0**shift, bias, given)
     last = max((values[number].stage for number, _ in outputs if number >= 0), default=0)
@@ -154,8 +155,8 @@ def _adder_graph(
         from alkaid.trace.ops import quantize
     except ModuleNotFoundError as error:
         raise ToolError(
-            "rtl: 'alkaid' must be installed for layers of adders, not missing; pip install prune2bit[rtl], or set "
-            "[rtl] adders = false"
+            "rtl: 'alkaid' must be installed for layers of adders, not missing; pip install '.[rtl]' in the checkout, "
+            "or set [rtl] adders = false"
         ) from error
     inputs = weight.shape[1]
     kept = FVArrayInput((inputs,), solver_options={"binary_lut": False})  # sums alone, no tables

