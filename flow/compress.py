@@ -49,6 +49,7 @@ def compress(quantized: Quantized, *, out: Path, progress: Progress = silent) ->
         progress: called before and after the coding.
 
     Raises:
+        ConfigError: the QONNX file cannot be read.
         UnsupportedError: more than 2^26 numbers.
         MismatchError: a tensor does not decode to what was coded.
 

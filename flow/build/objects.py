@@ -23,6 +23,7 @@ class Objects:
 
     Args:
         folder: ``None``: the one called ``name`` in the user's cache folder.
+        name: of that folder; a kind of entry has one of its own.
     """
 
     def __init__(self, folder: Path | None = None, name: str = "csim") -> None:

@@ -31,6 +31,7 @@ def check_precisions(
 
     Raises:
         ConfigError: with what the type must hold.
+        UnsupportedError: the layer's sums need more bits than the flow handles.
     """
     for key, dtype in wanted.items():
         if key not in types:
@@ -101,6 +102,9 @@ def check_arrays(
         layers: hls4ml's layer list.
         keys: hls4ml's keys of each layer, by its C++ name.
         io_type: ``io_stream`` or ``io_parallel``.
+
+    Raises:
+        UnsupportedError: with the first layer that has one, and what would help.
     """
     ports = (*(tensor.name for tensor in graph.inputs), *graph.outputs)
     for layer in layers:

@@ -44,6 +44,7 @@ def bundle(
 
     Raises:
         ConfigError: there is no finished build, it is for another part, or its hand-off has no DMA for the network.
+        UnsupportedError: the design's QONNX file has no exact fixed-point graph.
         MismatchError: the build is of another design than ``design``.
         ToolError: bitstream or hand-off are damaged.
     """

@@ -77,7 +77,8 @@ def emulate(
         progress: see `flow.types.Progress`.
 
     Raises:
-        ConfigError: shapes do not fit the design.
+        ConfigError: shapes do not fit the design, or an option is out of range.
+        UnsupportedError: with ``rtl``, a layer that the Verilog does not have, or that cannot be that fast.
         ToolError: the compiler is missing or fails (its messages are shown), or the program dies.
         MismatchError: a hop differs; it names the first layer, sample, index, expected, got, LSBs.
     """

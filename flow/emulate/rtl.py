@@ -46,6 +46,8 @@ def emulate_rtl(
         progress: see `flow.types.Progress`.
 
     Raises:
+        ConfigError: the inputs do not fit the network.
+        UnsupportedError: a layer needs more than 64 bits.
         ToolError: Verilator or the C++ compiler is missing or fails, or the RTL stops without an answer.
         MismatchError: an output differs (the first layer that differs is named), or TLAST stands elsewhere.
     """

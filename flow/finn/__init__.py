@@ -137,6 +137,7 @@ def finn(
         progress: called once a step.
 
     Raises:
+        ConfigError: ``samples`` is below 2, or the file cannot be read.
         ToolError: FINN's environment is missing, or its program fails.
         UnsupportedError: the network cannot be given to FINN exactly.
         MismatchError: a step of FINN changes the outputs.

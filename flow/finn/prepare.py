@@ -42,6 +42,7 @@ def prepare(source: Path, target: Path) -> Prepared:
     biases the numbers that they give; an image enters channels last; the output counts steps of the last accumulator.
 
     Raises:
+        ConfigError: the file cannot be read.
         UnsupportedError: several inputs or outputs, or an input that is not quantized with one power of two.
     """
     model = qonnx.load(source)

@@ -62,6 +62,7 @@ def fit(
     Raises:
         ConfigError: an unknown board or io type, a rate, clock or width out of range, a broken file or config.
         UnsupportedError: a layer that the flow does not convert, or that no reuse factor makes small enough for HLS.
+        MismatchError: what was read of an ONNX file computes something else.
     """
     if not (math.isfinite(target_fps) and target_fps > 0):
         raise ConfigError(f"fit: target_fps must be a number above 0, not {target_fps}; samples a second")

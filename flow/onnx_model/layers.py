@@ -156,6 +156,8 @@ def scaled(builder: Builder, step: Step, source: Tensor, scale: np.ndarray, shif
     """Multiply channels and add to them: in the layer before where only this node reads it, else as a BatchNorm.
 
     Args:
+        builder: the graph that grows.
+        step: the node of the file.
         source: (batch, channels, ..).
         scale, shift: (channels) in the node's order, float64.
     """

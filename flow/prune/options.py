@@ -47,6 +47,9 @@ class Options:
         Args:
             criteria, regularizers: the known names.
             trained: whether a validation loss tells how much is too much.
+
+        Raises:
+            ConfigError: with the first of these.
         """
         _one_of("granularity", self.granularity, GRANULARITIES)
         _one_of("schedule", self.schedule, SCHEDULES)

@@ -51,6 +51,10 @@ def clean(source: Path, target: Path, names: Sequence[tuple[str, str]]) -> None:
         target: where the cleaned file goes.
         names: (kind, name) of the modules in the order of execution; kinds without an ONNX node of their own
             (quantizers) are passed over.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        UnsupportedError: the nodes are not those of the modules, or two modules would have one name in C++.
     """
     from qonnx.util.cleanup import cleanup_model
 
@@ -74,6 +78,9 @@ def clean_named(source: Path, target: Path, shapes: Mapping[str, Sequence[int]] 
         target: where the cleaned file goes.
         shapes: of its tensors, with the batch. qonnx's own inference, which takes minutes for large images, finds
             those that neither they nor the file state.
+
+    Raises:
+        ConfigError: the file cannot be read.
     """
     from qonnx.transformation.general import RemoveStaticGraphInputs
     from qonnx.transformation.infer_shapes import InferShapes

@@ -94,6 +94,7 @@ def prove_bounded(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress
         How far the file was off.
 
     Raises:
+        ConfigError: the file cannot be read.
         MismatchError: torch and the integers differ, or the file differs where float32 does not explain it.
         UnsupportedError: results that float32 does not hold.
     """

@@ -39,6 +39,9 @@ def export(quant: fx.GraphModule, example: Example, path: Path) -> None:
         quant: a calibrated network; it is left in evaluation mode.
         example: one sample.
         path: the file to write.
+
+    Raises:
+        UnsupportedError: two layers would have one name in C++.
     """
     from flow.quantize.layers import Exporter, Values
 
@@ -63,8 +66,10 @@ def prove_equal(trunk: fx.GraphModule, onnx_path: Path, samples: Any, progress: 
         trunk: the network, without a softmax at its end.
         onnx_path: what `export` wrote.
         samples: float32 (samples, ...), or a tuple of them, one an input.
+        progress: called while QONNX is executed.
 
     Raises:
+        ConfigError: the file cannot be read.
         MismatchError: they differ.
         UnsupportedError: float32 rounds sums of these samples.
     """

@@ -72,8 +72,9 @@ def search_bits(
         objective: the figure that must be small.
         candidate_bits: the widths to choose from, each in 1 to 16.
         layers: widths that are settled, by layer.
-        input_bits, bias_bits, scales, per_channel, calibration, percentile, bias_correction, seed: see `flow.quantize`.
+        input_bits, bias_bits, scales, per_channel, calibration, percentile, bias_correction: see `flow.quantize`.
         samples: of the validation set.
+        seed: see `flow.quantize`.
         checkpoint: a file that takes what was measured; a search that finds its own there does not measure it again.
         progress: called after every measurement.
 
@@ -82,6 +83,7 @@ def search_bits(
 
     Raises:
         ConfigError: an option is out of range, or no choice holds the constraint (it says how far the search got).
+        UnsupportedError: a layer that quantize does not take.
 
     Source: greedy descent by sensitivity, as in Dong et al., "HAWQ", ICCV 2019, with measured losses for the Hessian.
     """

@@ -56,6 +56,7 @@ def settle(fixed: fx.GraphModule, onnx_path: Path, *, free: bool = False) -> dic
         free: scales are no powers of two; tables then hold what the quantizer behind makes of the file's values.
 
     Raises:
+        ConfigError: the file cannot be read.
         MismatchError: a function differs by more than rounding.
     """
     file = qonnx.plain(qonnx.load(onnx_path))

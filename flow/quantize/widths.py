@@ -87,6 +87,9 @@ def check_layer_bits(graph: fx.GraphModule, layers: LayerBits) -> None:
     Args:
         graph: what `flow.quantize.prepare.prepared` returned.
         layers: see `Widths`.
+
+    Raises:
+        ConfigError: with the first of these.
     """
     nodes = [node for node in graph.graph.nodes if node.op in ("call_module", "call_function")]
     weighted = [str(node.target) for node, _ in network.weighted(graph)]
@@ -115,6 +118,9 @@ def check_used(layers: LayerBits, activation_bits: Mapping[str, int]) -> None:
     Args:
         layers: see `Widths`.
         activation_bits: the bits of the quantizer behind each layer that has one.
+
+    Raises:
+        ConfigError: with the first of these.
     """
     for name, bits in layers.items():
         if "activation_bits" in bits and name not in activation_bits:

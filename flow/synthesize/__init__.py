@@ -110,6 +110,7 @@ def finished(
     """Return what ``sh build.sh`` has left in the folder of `synthesize`; ``None`` where it has not come to its end.
 
     Raises:
+        ConfigError: there is no such board, or the bitstream is for another part.
         ToolError: the clock is not reached, or the bitstream or a report is damaged.
     """
     chosen = boards.load(board) if isinstance(board, str) else board

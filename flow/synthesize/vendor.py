@@ -145,6 +145,7 @@ def finished(design: HlsProject, board: Board, out: Path, out_of_context: bool) 
     """Return what a build by hand has left in ``out``; ``None`` where it has not come to its end.
 
     Raises:
+        ConfigError: the bitstream is for another part.
         ToolError: its clock is not reached, or its bitstream or a report is damaged.
     """
     products = vitis.products(design.top, out_of_context)

@@ -85,8 +85,11 @@ def optimizer(
     """Return the optimizer of this name: ``adamw`` decays weights apart from the gradient, ``sgd`` as L2 in it.
 
     Args:
+        name: ``adamw`` or ``sgd``.
         parameters: what it changes; at least one.
+        learning_rate: the step's size, above 0.
         momentum: of ``sgd``, in [0, 1).
+        weight_decay: from 0 on.
 
     Raises:
         ConfigError: an argument breaks its rule.
@@ -247,10 +250,16 @@ def fit(
     The learning rate falls from the optimizer's own to a hundredth of it along half a cosine over ``epochs``.
 
     Args:
+        model: the network.
+        data: its training samples, and the validation samples that say which epoch is kept.
+        optimizer: of the model's parameters.
+        epochs: how often all training samples are seen, at most.
+        batch_size: samples a step.
+        seed: seed of the order of the samples.
         best: the validation loss that an epoch must beat to be kept; a finite one says that the weights which ``model``
             comes with are good.
-        seed: seed of the order of the samples.
         subject: the stage, for error messages.
+        progress: called after every epoch.
         patience: stop after so many epochs without a better validation loss; ``None``: never.
         checkpoint: a file that takes the state after every epoch; a call with the same arguments goes on from it and
             ends with the same bits as a call that nothing disturbed.

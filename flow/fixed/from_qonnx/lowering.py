@@ -40,6 +40,9 @@ def refuse(node: FileNode, rule: str) -> NoReturn:
     Args:
         node: the node of the file.
         rule: *must be ..., not ...; next step*.
+
+    Raises:
+        UnsupportedError: always.
     """
     raise UnsupportedError(f"qonnx: node {node.name!r} ({node.op_type}) {rule}")
 
@@ -145,6 +148,9 @@ class Lowering:
             fraction_bits: of its output, if not those that leave a scale in [1, 2).
             width: signed or not, and the bits.
             fields: of the node itself.
+
+        Raises:
+            UnsupportedError: ``interval`` needs too many bits.
         """
         bits, beside = label_of(scale, fraction_bits)
         low, high = interval.least, interval.largest

@@ -228,6 +228,7 @@ def with_bias(lowering: Lowering, value: Value, bias: Factors, source: str) -> V
     """Add numbers to the result of a Conv or Dense node: as its bias where they lie on its grid, else as an offset.
 
     Args:
+        lowering: the graph that is being made; its node gets the bias in place.
         value: the node's output, as the node made it.
         bias: real numbers, one or one a channel.
         source: the tensor of the file that holds the sum.

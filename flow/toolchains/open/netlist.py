@@ -43,6 +43,8 @@ def check_netlist(
         timeout_s: limit for each program.
 
     Raises:
+        ConfigError: the inputs do not fit the network.
+        UnsupportedError: a layer needs more than 64 bits.
         ToolError: Verilator is missing or fails, or the netlist gives no result.
         MismatchError: an output differs.
     """

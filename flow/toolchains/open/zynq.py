@@ -183,6 +183,8 @@ def check_board(
         samples: LSBs (frames, *shape), channels last.
 
     Raises:
+        ConfigError: the samples do not fit the network.
+        UnsupportedError: a layer needs more than 64 bits.
         ToolError: the simulation fails.
         MismatchError: a result differs from the integer executor's.
     """
