@@ -9,7 +9,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test tools format clean
+.PHONY: demo test docs tools format clean
 demo: $(STAMP)
 	$(VENV)/bin/flow demo
 
@@ -25,6 +25,15 @@ tools:
 	@{ command -v tclsh && PATH="$$PATH:/usr/sbin" command -v sshd && command -v ssh; } >/dev/null || { \
 	  root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$root apt-get update -q && $$root apt-get install -qy --no-install-recommends openssh-server openssh-client tcl; }
+
+# The docs and the Python API as one site, in site/; it fails on a broken link. MkDocs' own news are not this build's.
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "docs: site/index.html"
+
+$(VENV)/.docs-installed: $(STAMP)
+	$(PIP) -e '.[docs]'
+	touch $@
 
 format: $(STAMP)
 	$(VENV)/bin/ruff format .
@@ -44,4 +53,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache dist site
