@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flow.files import finite, json_text
+
 if TYPE_CHECKING:
     from flow.prune.scan import Scan
     from flow.run.pipeline import Listener
@@ -83,7 +85,7 @@ def run(
     options = {"synthesize": {key: value for key, value in given.items() if value}}
     if as_json:
         manifest = pipeline.run(config, options=options, **chosen)
-        print(json.dumps(manifest.values, indent=1))
+        print(json_text(manifest.values))
         return
     from flow.run.progress import show
 
@@ -135,7 +137,7 @@ def doctor(as_json: Json = False) -> None:
 
     rows = tools()
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json_text(rows))
         return
     for row in rows:
         found = (row["version"] or "not found", *([row["path"]] if row["path"] else []))
@@ -150,7 +152,7 @@ def boards(as_json: Json = False) -> None:
 
     rows = board_rows()
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json_text(rows))
         return
     columns = ("name", "part", "luts", "flip_flops", "dsps", "bram_kibit", "toolchains")
     shown = [
@@ -198,7 +200,7 @@ def emulate(
         raise
     emulation, hops = values["emulation"], values["equality"]["hops"]
     if as_json:
-        print(json.dumps({"hops": hops, **emulation}, indent=1))
+        print(json_text({"hops": hops, **emulation}))
         return
     if layers:
         _table(chain.HEADS, chain.rows(emulation["layers"]), right=chain.RIGHT)
@@ -252,7 +254,7 @@ def deploy(
         )
         tell("deploy", "done", 1, 1, "")
     if as_json:
-        print(json.dumps(asdict(done) if done else {"bundle": str(source)}, indent=1))
+        print(json_text(asdict(done) if done else {"bundle": str(source)}))
     elif done:
         print(text(done))
     else:
@@ -278,7 +280,7 @@ def bitstream(
     if board is not None:
         bits.check_part(found, load(board).part, subject="flow")
     if as_json:
-        print(json.dumps({**asdict(found), "path": str(path)}, indent=1))
+        print(json_text({**asdict(found), "path": str(path)}))
         return
     checked = "right" if found.crc_checked else "not there, or not checked for this chip"
     words = "" if found.frame_words is None else f", {found.frame_words:,} words of frames"
@@ -342,7 +344,7 @@ def fit(
         with TemporaryDirectory() as folder:
             theirs = beside.finn_report(made, Path(folder))
     if as_json:
-        print(json.dumps(text.as_json(made) | ({"finn": theirs.values()} if theirs else {}), indent=1))
+        print(json_text(text.as_json(made) | ({"finn": theirs.values()} if theirs else {})))
     else:
         print(text.head(made))
         _table(text.HEADS, text.rows(made), right=(2, 4, 5, 6, 7, 8))
@@ -404,7 +406,7 @@ def finn(
         folding=folding,
     )
     if as_json:
-        print(json.dumps(made.values(), indent=1))
+        print(json_text(made.values()))
     else:
         _table(text.STEP_HEADS, text.step_rows(made))
         _table(text.LAYER_HEADS, text.layer_rows(made), right=(2, 3, 4, 5))
@@ -445,7 +447,7 @@ def scan(
     made.plot(plot)
     advice = made.suggested(max_drop)
     if as_json:
-        print(json.dumps({**asdict(made), "suggested": advice, "plot": str(plot)}, indent=1))
+        print(json_text({**finite(asdict(made)), "suggested": advice, "plot": str(plot)}))
         return
     from rich.console import Console
 

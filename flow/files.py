@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -18,6 +21,25 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def json_text(values: Any) -> str:
+    """Return values as indented JSON; NaN and infinity, which JSON does not have, are a ValueError."""
+    return json.dumps(values, indent=1, allow_nan=False)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as `json_text` gives them, whole or not at all."""
+    write_atomically(path, json_text(values) + "\n")
+
+
+def finite(values: Any) -> Any:
+    """Return nested values with ``None`` for every number that is NaN or infinite."""
+    if isinstance(values, Mapping):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def put_in_place(built: Path, folder: Path, old: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flow.files import disk_is_full, hashes, write_atomically
+from flow.files import disk_is_full, finite, hashes, json_text, write_atomically, write_json
 
 
 def test_texts_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +38,22 @@ def test_hashes_cover_every_file(tmp_path: Path) -> None:
 def test_a_disk_with_room_is_not_full(tmp_path: Path) -> None:
     assert not disk_is_full(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [{"loss": -math.inf}]])
+def test_what_json_does_not_have_is_not_written(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "manifest.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_is_not_finite_becomes_null() -> None:
+    values = {"history": ({"loss": math.nan, "epoch": 1}, [math.inf, -0.5, True, None, "inf"])}
+    assert json.loads(json_text(finite(values))) == {
+        "history": [{"loss": None, "epoch": 1}, [None, -0.5, True, None, "inf"]]
+    }
+
+
+def test_json_ends_with_a_line(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1]})
+    assert (tmp_path / "a.json").read_text() == '{\n "b": [\n  1\n ]\n}\n'

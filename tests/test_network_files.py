@@ -192,6 +192,14 @@ def test_the_weights_are_read_without_pickle(tmp_path):
     }
 
 
+def test_an_open_bound_of_a_clamp_is_json(tmp_path):
+    graph = network.trace(nn.Sequential(nn.Hardtanh(-float("inf"), 2.5)), IMAGE)
+    network.save(graph, tmp_path)
+    written = json.loads((tmp_path / "network.json").read_text())
+    assert written["modules"]["0"]["options"] == {"min_val": "-inf", "max_val": 2.5}
+    assert str(network.load(tmp_path).get_submodule("0")) == str(graph.get_submodule("0"))
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 from flow.deploy.board import SELFTEST_SCRIPT
 from flow.errors import ConfigError, MismatchError
-from flow.files import hashes, put_in_place
+from flow.files import hashes, put_in_place, write_json
 from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
 from flow.fixed.golden import read_golden
@@ -61,8 +60,7 @@ def bundle(
         named = {"bitstream": f"{design.top}.bit", "handoff": f"{design.top}.hwh", "golden": "golden.npz"}
         digests = hashes(fresh, named.values())
         files = {key: {"file": file, "sha256": digests[file]} for key, file in named.items()}
-        text = json.dumps({"format": 1, **facts, **files}, indent=1) + "\n"
-        (fresh / "manifest.json").write_text(text, encoding="utf-8")
+        write_json(fresh / "manifest.json", {"format": 1, **facts, **files})
         (fresh / "README.md").write_text(_readme(facts), encoding="utf-8")
         put_in_place(fresh, out, out.with_name(f".{out.name}.old"))
     finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow.build.plan import run
 from flow.errors import ConfigError, MismatchError, ToolError
+from flow.files import json_text
 from flow.types import Command, Plan, Progress, silent
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def finn(
     }
     worker = Path(__file__).with_name("worker.py")
     plan = Plan(
-        files={"request.json": json.dumps(request, indent=1) + "\n"},
+        files={"request.json": json_text(request) + "\n"},
         # -P: the worker's folder must not hide FINN's packages
         commands=(Command((str(python), "-P", str(worker)), "finn.log"),),
         products=("result.json",),

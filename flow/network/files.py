@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import re
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flow.errors import ConfigError
+from flow.files import write_json
 from flow.network.forms import MODULES, WEIGHTED, kind
 from flow.network.tracing import check_kind
 
@@ -35,13 +37,12 @@ def save(graph: fx.GraphModule, folder: Path) -> None:
         nodes.append(entry)
         if node.op == "call_module":
             module = graph.get_submodule(node.target)
-            options = {key: getattr(module, key) for key in MODULES[kind(module)]}
+            options = {key: _plain(getattr(module, key)) for key in MODULES[kind(module)]}
             if kind(module) in WEIGHTED:
                 options["bias"] = module.bias is not None
             modules[node.target] = {"kind": kind(module), "options": options}
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"format": 2, "nodes": nodes, "modules": modules}, indent=1)
-    (folder / "network.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "network.json", {"format": 2, "nodes": nodes, "modules": modules})
     torch.save(
         {name: value.cpu().contiguous() for name, value in graph.state_dict().items()}, folder / "weights.pt"
     )
@@ -62,7 +63,7 @@ def load(folder: Path) -> fx.GraphModule:
     root = nn.Module()
     for name, entry in description["modules"].items():
         check_kind(name, entry["kind"])
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["options"].items()}
+        options = {key: _option(value) for key, value in entry["options"].items()}
         _set(root, name, getattr(nn, entry["kind"])(**options))
     graph = fx.Graph()
     made: dict[str, fx.Node] = {}
@@ -75,6 +76,18 @@ def load(folder: Path) -> fx.GraphModule:
     model.to(next((v.dtype for v in state.values() if v.is_floating_point()), torch.float32))
     model.load_state_dict(state)
     return model.eval()
+
+
+def _plain(option: Any) -> Any:
+    """Return a layer's option as JSON has it: an infinite bound of a clamp as its text."""
+    return str(option) if isinstance(option, float) and math.isinf(option) else option
+
+
+def _option(value: Any) -> Any:
+    """Return what `_plain` was made of."""
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if value in ("inf", "-inf") else value
 
 
 def _sources(node: fx.Node) -> tuple[fx.Node, ...]:

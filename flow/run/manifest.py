@@ -11,7 +11,7 @@ from typing import Any
 
 from flow.config import Config
 from flow.errors import ConfigError
-from flow.files import write_atomically
+from flow.files import finite, write_atomically, write_json
 from flow.run import hardware_steps, steps
 from flow.run.depends import package_version
 from flow.run.store import Entry
@@ -25,7 +25,7 @@ def write(out: Path, values: dict[str, Any]) -> Manifest:
     from flow.report import render
 
     _take_deployment(out, values)
-    write_atomically(out / MANIFEST, json.dumps(values, indent=1) + "\n")
+    write_json(out / MANIFEST, values)
     write_atomically(out / REPORT, render(values))
     return Manifest(out / MANIFEST, values)
 
@@ -44,7 +44,7 @@ def add_deployment(out: Path, done: Deployment) -> Manifest:
             f"deploy: {str(out)!r} must hold a run that was synthesized, not {error!r}; flow run makes one"
         ) from error
     record = {"synthesize": built, **dataclasses.asdict(done)}
-    write_atomically(out / DEPLOYED, json.dumps(record, indent=1) + "\n")
+    write_json(out / DEPLOYED, record)
     return write(out, values)
 
 
@@ -80,7 +80,7 @@ def manifest_values(
         "config": {
             "board": config.board,
             "model": dict(config.model),
-            **{k: dict(v) for k, v in config.tables.items()},
+            **{k: finite(v) for k, v in config.tables.items()},
         },
         "board": steps.board_facts(board),
         "data": {"name": config.options("data").get("train", "digits"), **_sizes(figures)},

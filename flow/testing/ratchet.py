@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flow.errors import ConfigError, MismatchError
-from flow.files import write_atomically
+from flow.files import write_json
 
 ACCURACY = "accuracy"
 TOLERANCE = {ACCURACY: 0.005, "resources": 0.02}
@@ -93,7 +93,7 @@ def _number(value: Any) -> float:
 def save(ratchet: Ratchet, path: Path) -> None:
     """Write a ratchet, whole or not at all."""
     values = {"figures": dict(sorted(ratchet.figures.items())), "tolerance": dict(ratchet.tolerance)}
-    write_atomically(path, json.dumps(values, indent=1) + "\n")
+    write_json(path, values)
 
 
 def measured(manifest: Mapping[str, Any]) -> dict[str, float]:

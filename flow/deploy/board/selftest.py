@@ -64,7 +64,7 @@ def main(
     ) as error:  # of PYNQ, XRT or the kernel: Python's own exit status would be that of a difference
         traceback.print_exc()
         return _failed(options.json, REFUSED, f"selftest: stopped by {type(error).__name__}: {error}", None)
-    print(json.dumps(found) if options.json else _text(found, best_us))
+    print(json.dumps(found, allow_nan=False) if options.json else _text(found, best_us))
     return EQUAL
 
 
