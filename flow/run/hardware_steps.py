@@ -17,7 +17,7 @@ from flow.build.plan import require
 from flow.config import Config
 from flow.rtl import verilator
 from flow.run.depends import Depends, declared, samples
-from flow.run.steps import BOARD, HLS_FOLDER, QONNX, RTL, Context, Figures, load_project, load_quantized
+from flow.run.steps import BOARD, HLS_FOLDER, INTEGERS, RTL, Context, Figures, load_project, load_quantized
 from flow.run.store import Entry
 from flow.synthesize import NETLIST_FRAMES, check_target, toolchain_of, tools_of
 from flow.types import Bitstream, Board, HlsProject
@@ -31,7 +31,7 @@ def convert_depends(config: Config, board: Board) -> Depends:
         options=("convert", "data"),
         settings=("hls", "synth_clk_period_ns", "seed"),
         fields=("part", "clock_period_ns", "resources"),
-        packages=("hls4ml", "torch", "scikit-learn", *QONNX),
+        packages=("hls4ml", "scikit-learn", *INTEGERS),
         contents=samples(config),
     )
 
@@ -88,7 +88,7 @@ def emulate_depends(config: Config, board: Board) -> Depends:
         board,
         options=("emulate", "rtl") if rtl else ("emulate",),
         fields=_RTL_FIELDS if rtl else (),
-        packages=(*QONNX, *(RTL if rtl else ())),
+        packages=(*INTEGERS, *(RTL if rtl else ())),
         programs=(_compiler(config), *(("g++", "make") if rtl else ())),
     )
 
@@ -166,7 +166,7 @@ def synthesize_depends(config: Config, board: Board) -> Depends:
         board,
         options=("synthesize", "rtl", "data", *(f"quantize.{key}" for key in _DENSE_OPTIONS)),
         settings=("seed", "threads"),
-        packages=(*tools.packages, *RTL, "torch", "scikit-learn", "brevitas", "onnxoptimizer", *QONNX),
+        packages=(*tools.packages, *RTL, "scikit-learn", "brevitas", "onnxoptimizer", *INTEGERS),
         contents={**samples(config), "databases": tools.databases},
         **shared,
     )
