@@ -453,6 +453,14 @@ def test_an_ultrascales_clock_is_set_switched_on_and_taken_from_a_known_pll() ->
     assert registers.writes == [(0xC0, 1 << 24 | 1 << 16 | 8 << 8)]
 
 
+def test_of_two_rates_equally_far_the_slower_is_set_with_the_smaller_second_divider() -> None:
+    registers = RegisterFile(
+        {0x108: 64 << 12, 0x170: 1 << 20 | 8 << 8}
+    )  # 4032 MHz: 64 MHz by 63, 63 MHz by 64
+    assert clock("zynq7000", registers, 63.0).set(63.5) == 63.0
+    assert registers.values[0x170] == 2 << 20 | 32 << 8
+
+
 @pytest.mark.parametrize("wanted_mhz", [10.0, 33.3, 100.0, 136.0, 166.7, 187.5, 250.0])
 def test_dividers_give_the_nearest_rate(wanted_mhz: float) -> None:
     registers = RegisterFile({0x108: 30 << 12, 0x170: 0})
