@@ -16,6 +16,7 @@ from flow import boards
 from flow.build.plan import require
 from flow.config import Config
 from flow.rtl import verilator
+from flow.run import records
 from flow.run.depends import Depends, declared, samples
 from flow.run.steps import BOARD, HLS_FOLDER, INTEGERS, RTL, Context, Figures, load_project, load_quantized
 from flow.run.store import Entry
@@ -51,9 +52,7 @@ def convert(context: Context, out: Path) -> Figures:
         **context.options("convert"),
         progress=context.progress,
     )
-    values = dataclasses.asdict(project)
-    figures = {key: value for key, value in values.items() if not isinstance(value, Path)}
-    return {**figures, "hardware": predicted_hardware(context, project)}
+    return {**records.values(project), "hardware": predicted_hardware(context, project)}
 
 
 def predicted_hardware(context: Context, project: HlsProject) -> Figures:
@@ -114,20 +113,7 @@ def emulate(context: Context, out: Path) -> Figures:
         options |= {"rtl_options": rtl_options(context), "rtl_folder": out / "rtl"}
     result = stage(design, **options, progress=context.progress)
     np.savez(out / "csim.npz", outputs_lsb=result.outputs)
-    return {
-        "samples": result.samples,
-        "max_error_lsb": result.max_error_lsb,
-        "accuracy": result.accuracy,
-        "layers": [dataclasses.asdict(layer) for layer in result.layers],
-        "layer_samples": result.layer_samples,
-        "build_seconds": result.build_seconds,
-        "samples_per_second": result.samples_per_second,
-        "executor_samples_per_second": result.executor_samples_per_second,
-        "header": result.header,
-        "head_lsb": result.head_lsb,
-        "tied_samples": result.tied_samples,
-        "rtl": dataclasses.asdict(result.rtl) if result.rtl else None,
-    }
+    return records.values(result)
 
 
 _DENSE_OPTIONS = ("input_bits", "bias_bits", "scales", "per_channel")
@@ -227,7 +213,7 @@ def synthesis_figures(
         if opened or not made.command
         else f"cd {shlex.quote(str(context.out / 'synthesize'))} && sh build.sh",
         "missing_tools": list(made.missing_tools),
-        "report": dataclasses.asdict(made.report) if made.report else None,
+        "report": records.values(made.report) if made.report else None,
     }
 
 
@@ -281,8 +267,8 @@ def synthesized_layers(context: Context, out: Path) -> Figures:
     report = out / "reports" / "csynth.xml"
     found = layer_reports(report, out / "hls" / "firmware" / f"{project.top}.cpp")
     names = {layer.name: layer.hls_name for layer in project.layers if layer.hls_name in found}
-    layers = {name: dataclasses.asdict(found[hls_name].resources) for name, hls_name in names.items()}
-    return {"layers": layers, "total": dataclasses.asdict(parse_csynth_xml(report).resources)}
+    layers = {name: records.values(found[hls_name].resources) for name, hls_name in names.items()}
+    return {"layers": layers, "total": records.values(parse_csynth_xml(report).resources)}
 
 
 def hardware(figures: Mapping[str, Mapping[str, Any]]) -> Figures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from flow.config import Config
 from flow.errors import ConfigError
 from flow.files import finite, write_atomically, write_json
-from flow.run import hardware_steps, steps
+from flow.run import hardware_steps, records, steps
 from flow.run.depends import package_version
 from flow.run.store import Entry
 from flow.types import Board, Deployment, Manifest
@@ -43,7 +42,7 @@ def add_deployment(out: Path, done: Deployment) -> Manifest:
         raise ConfigError(
             f"deploy: {str(out)!r} must hold a run that was synthesized, not {error!r}; flow run makes one"
         ) from error
-    record = {"synthesize": built, **dataclasses.asdict(done)}
+    record = {"synthesize": built, **records.values(done)}
     write_json(out / DEPLOYED, record)
     return write(out, values)
 

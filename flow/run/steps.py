@@ -17,19 +17,15 @@ from flow.config import Config
 from flow.errors import UnsupportedError
 from flow.files import write_json
 from flow.names import identifier
-from flow.run import board_cost
+from flow.run import board_cost, records
 from flow.run.depends import Depends, declared, samples
 from flow.run.model_source import digest
 from flow.run.store import Entry
 from flow.types import (
     Board,
     Data,
-    FixedPoint,
-    FloatBound,
-    HlsLayer,
     HlsProject,
     LayerCost,
-    Port,
     Progress,
     Quantized,
 )
@@ -192,8 +188,8 @@ def simplify(context: Context, out: Path) -> Figures:
             "after": network.total_parameters(small.model),
         },
         "macs": {"before": sum(c.macs for c in small.before), "after": sum(c.macs for c in small.after)},
-        "before": [dataclasses.asdict(cost) for cost in small.before],
-        "after": [dataclasses.asdict(cost) for cost in small.after],
+        "before": [records.values(cost) for cost in small.before],
+        "after": [records.values(cost) for cost in small.after],
         "kept": dict(small.kept),
         "onnx": write_onnx(small.model, context, out),
     }
@@ -229,7 +225,10 @@ def adopt(context: Context, out: Path) -> Figures:
     from flow.run.model_source import onnx_path
 
     made = stage(onnx_path(context.config), context.data, out, progress=context.progress)
-    return {**quantized_figures(made), "sizes": sizes(context.data)}
+    figures = {
+        name: value for name, value in records.values(made).items() if name not in ("stopped", "history")
+    }
+    return {**figures, "sizes": sizes(context.data)}
 
 
 def quantize_depends(config: Config, board: Board) -> Depends:
@@ -262,21 +261,7 @@ def quantize(context: Context, out: Path) -> Figures:
         checkpoint=context.checkpoint,
         progress=context.progress,
     )
-    return {**quantized_figures(made), "stopped": made.stopped, "history": list(made.history)}
-
-
-def quantized_figures(made: Quantized) -> Figures:
-    """Return what `load_quantized` reads again."""
-    return {
-        "accuracy": made.accuracy,
-        "samples": made.samples,
-        "inputs": [dataclasses.asdict(port) for port in made.inputs],
-        "bias_bits": dict(made.bias_bits),
-        "weight_bits": dict(made.weight_bits),
-        "activation_bits": dict(made.activation_bits),
-        "float_bound": dataclasses.asdict(made.float_bound) if made.float_bound else None,
-        "precision": dataclasses.asdict(made.precision) if made.precision else None,
-    }
+    return records.values(made)
 
 
 def compress_depends(config: Config, board: Board) -> Depends:
@@ -289,17 +274,11 @@ def compress(context: Context, out: Path) -> Figures:
     from flow.compress import compress as stage
 
     made = stage(load_quantized(context.entries["quantize"]), out=out, progress=context.progress)
+    figures = {name: value for name, value in records.values(made).items() if name != "path"}
     return {
-        "status": made.status,
-        "reason": made.reason,
+        **figures,
         "file": made.path.name if made.path else None,
-        "sha256": made.sha256,
-        "bytes": made.bytes,
-        "bytes_at_widths": made.bytes_at_widths,
-        "bytes_as_float": made.bytes_as_float,
         "ratio": round(made.bytes_as_float / made.bytes, 3) if made.bytes else None,
-        "tensors": made.tensors,
-        "layers": dict(made.layers),
     }
 
 
@@ -317,43 +296,17 @@ def sizes(data: Data) -> dict[str, int]:
 
 def load_quantized(entry: Entry) -> Quantized:
     """Return the artifact of the stage quantize."""
-    figures = entry.figures
-    return Quantized(
-        onnx_path=entry.folder / "model.onnx",
-        golden_path=entry.folder / "golden.npz",
-        inputs=tuple(_port(port) for port in figures["inputs"]),
-        accuracy=figures["accuracy"],
-        samples=figures["samples"],
-        bias_bits=figures["bias_bits"],
-        weight_bits=figures["weight_bits"],
-        activation_bits=figures["activation_bits"],
-        float_bound=FloatBound(**figures["float_bound"]) if figures["float_bound"] else None,
-    )
+    return records.read(Quantized, entry.figures, "quantize", **_quantized_paths(entry))
 
 
 def load_project(entry: Entry, quantized: Entry) -> HlsProject:
     """Return the artifact of the stage convert."""
-    figures = entry.figures
-    layers = [
-        HlsLayer(**{**layer, "shape": tuple(layer["shape"]), "dtype": FixedPoint(**layer["dtype"])})
-        for layer in figures["layers"]
-    ]
-    return HlsProject(
-        path=entry.folder / HLS_FOLDER,
-        top=figures["top"],
-        io_type=figures["io_type"],
-        inputs=tuple(_port(port) for port in figures["inputs"]),
-        outputs=tuple(_port(port) for port in figures["outputs"]),
-        layers=tuple(layers),
-        onnx_path=quantized.folder / "model.onnx",
-        golden_path=quantized.folder / "golden.npz",
-        clock_period_ns=figures["clock_period_ns"],
-        part=figures["part"],
-    )
+    paths = {"path": entry.folder / HLS_FOLDER, **_quantized_paths(quantized)}
+    return records.read(HlsProject, entry.figures, "convert", **paths)
 
 
-def _port(values: Mapping[str, Any]) -> Port:
-    return Port(values["name"], tuple(values["shape"]), FixedPoint(**values["dtype"]), values["scale"])
+def _quantized_paths(entry: Entry) -> dict[str, Path]:
+    return {"onnx_path": entry.folder / "model.onnx", "golden_path": entry.folder / "golden.npz"}
 
 
 def layer_rows(entries: Mapping[str, Entry]) -> list[Figures]:
@@ -361,7 +314,8 @@ def layer_rows(entries: Mapping[str, Entry]) -> list[Figures]:
     if "simplify" not in entries:
         return []
     costs = {
-        side: [LayerCost(**c) for c in entries["simplify"].figures[side]] for side in ("before", "after")
+        side: [records.read(LayerCost, cost, "simplify") for cost in entries["simplify"].figures[side]]
+        for side in ("before", "after")
     }
     after = {cost.name: cost for cost in costs["after"]}
     bits = entries["quantize"].figures if "quantize" in entries else {}
@@ -394,5 +348,5 @@ def board_facts(board: Board) -> Figures:
         "title": board.title,
         "part": board.part,
         "clock_period_ns": board.clock_period_ns,
-        "resources": dataclasses.asdict(board.resources),
+        "resources": records.values(board.resources),
     }
