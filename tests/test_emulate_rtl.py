@@ -19,6 +19,7 @@ from flow.errors import ConfigError, MismatchError, ToolError, UnsupportedError
 from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import (
     ROUNDINGS,
+    Add,
     ArgMax,
     Conv,
     Dense,
@@ -338,6 +339,18 @@ def test_functions_of_single_values(tmp_path: Path) -> None:
         ),
     )
     proven(FixedGraph((x,), nodes, tuple(node.name for node in nodes)), tmp_path)
+
+
+def test_a_shortcut_waits_for_the_pipelines_of_the_branch_beside_it(tmp_path: Path) -> None:
+    """No window makes the branch wait: the join's FIFO holds what four pipelines hold, or the frame takes longer."""
+    x, last, nodes = image(16, 4, 1), "x", list[Node]()
+    for name in ("r0", "r1", "r2", "r3"):
+        out = Tensor(name, x.shape, BYTE)
+        nodes.append(Rescale(name, (last,), out, np.array([1]), np.array([0]), 0, "ROUND", -128, 127))
+        last = name
+    nodes.append(Add("sum", (last, "x"), Tensor("sum", x.shape, FixedPoint(True, 9, 0))))
+    result = proven(FixedGraph((x,), tuple(nodes), ("sum",)), tmp_path, frames=12)
+    assert result.interval_cycles == 64  # a value a clock
 
 
 def test_argmax_gives_the_first_of_equal_ones(tmp_path: Path) -> None:
