@@ -206,7 +206,7 @@ class Pruned:
     channels_after: int
     accuracy: float | None
     stopped: str
-    history: tuple[Mapping[str, float], ...] = ()
+    history: tuple[Mapping[str, float | None], ...] = ()
     figures_before: Mapping[str, float] = field(default_factory=dict)
     figures_after: Mapping[str, float] = field(default_factory=dict)
 
@@ -277,7 +277,7 @@ class Quantized:
     onnx_path: Path
     golden_path: Path
     inputs: tuple[Port, ...]
-    accuracy: float
+    accuracy: float | None
     samples: int
     bias_bits: Mapping[str, int]
     weight_bits: Mapping[str, int]

@@ -1,6 +1,7 @@
 """Runs that start from an ONNX file: a float one is measured, a quantized one enters at quantize."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 import torch
 from conftest import needs
 from onnx_files import EXAMPLES, execute, model, needs_examples, node, save, weights
+from qonnx_files import Net
+from rtl_cases import needs_verilator
 from torch import nn
 
 import flow
 from flow import network
 from flow.errors import ConfigError, UnsupportedError
+from flow.fixed import from_qonnx
 from flow.run import pipeline
 
 pytestmark = needs("g++")
@@ -134,6 +138,58 @@ def test_the_report_of_a_run_without_training_shows_what_there_is(from_quantized
         console.print(table(manifest_of(from_quantized)))
     assert "quantized" in shown.get() and "not measured" in shown.get()
     assert "Accuracy is" in (from_quantized / "report.html").read_text()
+
+
+@pytest.fixture
+def two_heads(tmp_path: Path) -> dict[str, Any]:
+    """Return the config of a quantized file with two outputs, of 3 classes and of 2 numbers."""
+    net = Net()
+    body = net.quant(net.relu(net.dense(net.input((6,)), 5)), signed=False)
+    heads = [net.quant(net.dense(body, outputs)) for outputs in (3, 2)]
+    x = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(60) % 3)
+    path = save(net.proto(*heads), tmp_path)
+    return {"model": {"onnx": str(path)}, "data": {"train": str(tmp_path / "data.npz")}}
+
+
+def test_several_outputs_have_no_accuracy_and_everything_else(
+    two_heads: dict[str, Any], tmp_path: Path
+) -> None:
+    from rich.console import Console
+
+    from flow.report import table
+    from flow.testing import ratchet
+
+    pipeline.run(two_heads, out=tmp_path / "out", last="emulate")
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    values = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert values["accuracy"] == {"quantized": None} and values["emulation"]["accuracy"] is None
+    assert [hop["max_error"] for hop in values["equality"]["hops"]] == [0, 0]
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(table(values))
+    assert re.search(r"quantized +not measured", shown.get())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "not measured" in page and not re.search(r"\bnan\b", page)
+    assert "accuracy" not in ratchet.measured(values)
+    old = ratchet.Ratchet({"accuracy": 0.9})
+    assert old.complaint("accuracy", ratchet.measured(values).get("accuracy")) == (
+        "accuracy must be measured as before (0.9), not be missing"
+    )
+
+
+@pytest.mark.parametrize("rtl", [False, pytest.param(True, marks=needs_verilator)])
+def test_a_run_lowers_a_file_once(
+    two_heads: dict[str, Any], tmp_path: Path, rtl: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(from_qonnx, "_read", {})
+    lowered = []
+    lower = from_qonnx.lower_with_shapes
+    monkeypatch.setattr(
+        from_qonnx, "lower_with_shapes", lambda model, **given: lowered.append(model) or lower(model, **given)
+    )
+    pipeline.run({**two_heads, "emulate": {"rtl": rtl}}, out=tmp_path / "out", last="emulate")
+    assert len(lowered) == 2  # the user's file, and what cleaning made of it
 
 
 def test_data_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,7 @@ from flow.errors import ConfigError, MismatchError, ToolError
 from flow.rtl.streams import Stream
 from flow.rtl.verilog import tdata_bits
 from flow.rtl.words import from_beats, to_beats
+from flow.training.metric import accuracy
 from flow.types import Deployment, FixedPoint, Progress
 
 LINK, GOLDEN = "link.json", "golden.npz"
@@ -72,7 +74,11 @@ def run_on_serial(
         link="serial line",
         samples=count,
         max_error_lsb=0,
-        accuracy=_accuracy(np.stack(got), labels),
+        accuracy=accuracy(
+            [np.stack(got)],
+            None if labels is None else labels[:count],
+            classes=math.prod(target.made.shape) == 1,
+        ),
         clocks=(min(clocks), max(clocks)),
         latency_us=seconds / count * 1e6,  # one at a time
         clock_mhz=hertz / 1e6,
@@ -130,14 +136,6 @@ def _compare(sample: int, got: np.ndarray, expected: np.ndarray) -> None:
             f"deploy: the board must equal the golden vectors, but sample {sample}, index ({index}) is {got[place]} "
             f"LSB in place of {expected[place]} LSB; check power and clock, and program it again"
         )
-
-
-def _accuracy(got: np.ndarray, labels: np.ndarray | None) -> float | None:
-    if labels is None:
-        return None
-    rows = got.reshape(len(got), -1)
-    classes = rows.argmax(1) if rows.shape[1] > 1 else rows[:, 0]
-    return float((classes == labels[: len(got)]).mean())
 
 
 def _opened(port: str, baud: int, timeout_s: float) -> AbstractContextManager[Line]:

@@ -19,9 +19,10 @@ from flow.errors import ConfigError, MismatchError
 from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
 from flow.fixed.golden import Golden, read_golden
-from flow.fixed.graph import ArgMax, FixedGraph, Softmax, Table
+from flow.fixed.graph import FixedGraph, Softmax, Table
 from flow.fixed.lsb import exact_lsb, inputs_lsb, placed
 from flow.rtl import write_rtl
+from flow.training.metric import accuracy
 from flow.types import Emulation, HlsProject, Progress, silent
 
 LAYER_SAMPLES = 32
@@ -138,7 +139,9 @@ def emulate(
     return Emulation(
         samples=count,
         max_error_lsb=int(np.abs(got - want).max()),
-        accuracy=_accuracy(graph, results, golden.labels),
+        accuracy=accuracy(
+            [results[name] for name in graph.outputs], golden.labels, classes=graph.gives_class
+        ),
         outputs=got,
         layers=checked,
         layer_samples=len(picked),
@@ -251,12 +254,3 @@ def _as_the_file(graph: FixedGraph, model: Any, golden: Golden, samples: Samples
         beside = np.abs(values[samples.numbers] - samples.context[output.name]).reshape(len(same), -1)
         same &= (beside < half).all(axis=1)
     return same
-
-
-def _accuracy(graph: FixedGraph, results: dict[str, np.ndarray], labels: np.ndarray | None) -> float | None:
-    if labels is None:
-        return None
-    name = graph.outputs[0]
-    values = results[name].reshape(len(labels), -1)
-    head = any(isinstance(node, ArgMax) and node.output.name == name for node in graph.nodes)
-    return float(((values[:, 0] if head else values.argmax(1)) == labels).mean())

@@ -194,6 +194,11 @@ class FixedGraph:
         """Every tensor by its name, in order."""
         return {t.name: t for t in (*self.inputs, *(node.output for node in self.nodes))}
 
+    @property
+    def gives_class(self) -> bool:
+        """Tell whether an ArgMax gives an output."""
+        return any(isinstance(node, ArgMax) and node.output.name in self.outputs for node in self.nodes)
+
     def readers(self, tensor: str) -> tuple[Node, ...]:
         """Return the nodes that read a tensor, in order."""
         return tuple(node for node in self.nodes if tensor in node.inputs)

@@ -94,7 +94,7 @@ class Pruner:
                 self.model, strength=chosen.regularizer_lambda, decay_biases=chosen.decay_biases
             )
         self._shape = tuple(example.shape[1:])
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, float | None]] = []
         self.done, self.stopped = False, "the epochs are used up"
         self._epoch, self._steps_done, self._best_epoch = 0, 0, 0
         self._plateau = Plateau(chosen.pwe)
@@ -256,9 +256,9 @@ class Pruner:
             if self.done:
                 self.regularizer.detach()
 
-    def _measured(self, evaluate: Evaluate) -> tuple[float, float]:
+    def _measured(self, evaluate: Evaluate) -> tuple[float, float | None]:
         found = evaluate()
-        return found if isinstance(found, tuple) else (float(found), math.nan)
+        return found if isinstance(found, tuple) else (float(found), None)
 
     def _end(self, why: str) -> None:
         self.done, self.stopped = True, why
@@ -338,7 +338,7 @@ class Pruner:
             return sum(network.widths(module)[1] for _, module in network.weighted(self.model))
         return sum(len(found) for found in rows.values())
 
-    def _note(self, threshold: float, loss: float, accuracy: float) -> None:
+    def _note(self, threshold: float, loss: float, accuracy: float | None) -> None:
         self.history.append(
             {
                 "step": len(self.history),

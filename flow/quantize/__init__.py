@@ -184,7 +184,7 @@ def quantize(
         onnx_path=onnx_path,
         golden_path=out / "golden.npz",
         inputs=_input_ports(quant, example),
-        accuracy=_accuracy(expected, data.test[1]),
+        accuracy=training.accuracy(expected, data.test[1]),
         samples=len(expected[0]),
         bias_bits=widths.bias,
         weight_bits={name: widths.weight_of(name) for name in weighted},
@@ -225,10 +225,3 @@ def _input_ports(quant: fx.GraphModule, example: Example) -> tuple[Port, ...]:
         dtype = FixedPoint(bool(quantizer.act_quant.is_signed), width - fraction, fraction)
         ports.append(Port(name, (*extents, channels), dtype, 2 * mantissa))
     return tuple(ports)
-
-
-def _accuracy(outputs: tuple[np.ndarray, ...], labels: np.ndarray) -> float:
-    """Return the share of samples whose largest output is the label; NaN where there are several outputs."""
-    if len(outputs) > 1 or outputs[0].ndim != 2:
-        return math.nan
-    return float((outputs[0].argmax(1) == labels).mean())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from flow import qonnx
 from flow.errors import ConfigError, FlowError
 from flow.fixed import from_qonnx
 from flow.fixed.golden import Golden, write_golden
-from flow.fixed.graph import ArgMax, Conv, Dense, FixedGraph, Node, Relu, Rescale, Tensor
+from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Relu, Rescale, Tensor
 from flow.onnx_model.files import free_inputs, load
+from flow.training.metric import accuracy
 from flow.types import Data, Port, Progress, Quantized, silent
 
 
@@ -46,14 +46,14 @@ def adopt(path: Path, data: Data, out: Path, *, progress: Progress = silent) -> 
         for tensor, array in zip(fixed.inputs, given, strict=True)
     )
     outputs = _executed(graph, fixed, path.name, given, progress)
-    accuracy = _accuracy(fixed, path.name, outputs, labels)
+    right = _accuracy(fixed, path.name, outputs, labels)
     write_golden(out / "golden.npz", Golden(given, outputs, labels))
     layers = [node for node in fixed.nodes if isinstance(node, Conv | Dense)]
     return Quantized(
         onnx_path=out / "model.onnx",
         golden_path=out / "golden.npz",
         inputs=_ports(fixed.inputs),
-        accuracy=accuracy,
+        accuracy=right,
         samples=len(outputs[0]),
         bias_bits={node.name: node.bias_dtype.width for node in layers if node.bias_dtype},
         weight_bits={node.name: node.weight_dtype.width for node in layers},
@@ -126,19 +126,16 @@ def _executed(
     return made if isinstance(made, tuple) else (made,)
 
 
-def _accuracy(fixed: FixedGraph, name: str, outputs: tuple[np.ndarray, ...], labels: np.ndarray) -> float:
-    """Return the share of samples whose largest output is the label; NaN where that says nothing."""
-    if len(outputs) > 1 or outputs[0].ndim != 2:
-        return math.nan
-    heads = [node for node in fixed.nodes if isinstance(node, ArgMax) and node.output.name in fixed.outputs]
-    if heads:
-        return float((outputs[0][:, 0] == labels).mean())
-    if int(labels.max()) >= outputs[0].shape[1]:
+def _accuracy(
+    fixed: FixedGraph, name: str, outputs: tuple[np.ndarray, ...], labels: np.ndarray
+) -> float | None:
+    found = accuracy(outputs, labels, classes=fixed.gives_class)
+    if found is not None and not fixed.gives_class and int(labels.max()) >= outputs[0][0].size:
         raise ConfigError(
             f"data: labels must be below the outputs of {name!r} {outputs[0].shape[1:]}, not reach "
             f"{int(labels.max())}; give the network one output a class"
         )
-    return float((outputs[0].argmax(1) == labels).mean())
+    return found
 
 
 def _ports(inputs: tuple[Tensor, ...]) -> tuple[Port, ...]:

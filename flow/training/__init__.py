@@ -21,12 +21,14 @@ from flow.training.loop import (
     tensors,
     train_epoch,
 )
+from flow.training.metric import accuracy
 
 __all__ = [
     "ALL_DONE",
     "OPTIMIZERS",
     "Fitted",
     "Split",
+    "accuracy",
     "batches",
     "check_labels",
     "check_optimizer",

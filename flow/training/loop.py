@@ -15,6 +15,7 @@ import numpy as np
 from flow.errors import ConfigError, UnsupportedError
 from flow.network import evaluating
 from flow.training.checkpoint import Checkpoint
+from flow.training.metric import accuracy
 from flow.types import Data, Progress
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ def fit(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (0.01 + 0.99 * (1 + math.cos(math.pi * epoch / epochs)) / 2)
         train_loss = train_epoch(model, data.train, optimizer, batch_size=batch_size, generator=generator)
-        loss, accuracy = evaluate(model, data.validation) if math.isfinite(train_loss) else (train_loss, 0.0)
+        loss, right = evaluate(model, data.validation) if math.isfinite(train_loss) else (train_loss, 0.0)
         if not math.isfinite(loss):
             stopped = _diverged(loss, epoch + 1, at, subject)
             break
@@ -293,7 +294,7 @@ def fit(
             at.best, at.state, at.kept = loss, snapshot(model), epoch + 1
         at.history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
         saved.save(_state(at, model, optimizer, generator))
-        progress(epoch + 1, epochs, f"validation accuracy {accuracy:.2%}")
+        progress(epoch + 1, epochs, f"validation accuracy {right:.2%}")
     if stopped != ALL_DONE:
         progress(epochs, epochs, stopped)
     model.load_state_dict(at.state)
@@ -363,12 +364,11 @@ def digest(model: nn.Module, data: Data) -> str:
 
 def evaluate(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy in [0, 1]) over a whole split."""
-    import torch
     from torch.nn.functional import cross_entropy
 
     x, y = tensors(split)
     outputs = predict(model, x, batch_size)
-    return float(cross_entropy(outputs, y)), float((outputs.argmax(1) == y).to(torch.float64).mean())
+    return float(cross_entropy(outputs, y)), accuracy((outputs.numpy(),), split[1]) or 0.0  # None: no samples
 
 
 def predict(model: nn.Module, x: torch.Tensor, batch_size: int = 512) -> torch.Tensor:

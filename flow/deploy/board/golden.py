@@ -93,10 +93,15 @@ def difference(
 
 
 def accuracy(outputs: Sequence[np.ndarray], labels: np.ndarray | None) -> float | None:
-    """Return the share of samples whose class is the label: the largest value of the first output, or its only one."""
-    if labels is None:
+    """Return the share of samples whose class is the label: the place of the largest value, or the only value.
+
+    ``None`` where the flow's own `flow.training.accuracy` has none; a board has no flow to import it from.
+    """
+    if labels is None or len(outputs) != 1:
         return None
     rows = outputs[0].reshape(len(outputs[0]), -1)
+    if rows.shape[1] != max(outputs[0].shape[1:], default=1):
+        return None
     classes = rows.argmax(1) if rows.shape[1] > 1 else rows[:, 0]
     return float((classes == labels).mean())
 
