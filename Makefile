@@ -29,7 +29,7 @@ tools:
 # The docs and the Python API as one site, in site/. A broken link fails (not with mkdocs --quiet: that counts no warning).
 docs: $(VENV)/.docs-installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
-	@echo "docs: site/index.html"
+	@echo "docs: site/index.html; with the search: python3 -m http.server -d site"
 
 $(VENV)/.docs-installed: $(STAMP)
 	$(PIP) -e '.[docs]'

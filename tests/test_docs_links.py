@@ -98,6 +98,16 @@ def test_every_page_of_the_docs_is_in_the_sites_navigation() -> None:
     assert sorted(listed) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
+@pytest.mark.parametrize(
+    "page", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix()
+)
+def test_lists_are_spelled_so_that_github_and_the_site_agree(page: Path) -> None:
+    """What belongs to an item is indented by four; a blank line goes between it and the next item."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    assert [len(indent) for indent in re.findall(r"\n\n( +)\S", text) if len(indent) % 4] == []
+    assert re.findall(r"\n\n    \S.*(?:\n    \S.*)*\n((?:\d+\.|-) .*)", text) == []
+
+
 def entries() -> list[str]:
     return [
         name
