@@ -22,7 +22,7 @@ from flow.run.store import Entry
 from flow.toolchains.open import tools
 from flow.types import Board, Resources
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 Reads = dict[str, set[str]]
 KINDS = ("options", "settings", "board", "inputs", "packages", "programs", "variables", "files")
 _BUILT_IN = frozenset((*sys.stdlib_module_names, "flow"))
@@ -199,9 +199,11 @@ def environment(reads: Reads) -> Iterator[None]:
             yield
         finally:
             opened = _OPENED.pop()
-    inside = (Path(name) for name in opened if name.startswith(f"{ROOT.resolve()}/") and Path(name).is_file())
+    inside = (Path(name).relative_to(ROOT) for name in opened if Path(name).is_relative_to(ROOT))
     reads["files"] |= {
-        path.relative_to(ROOT.resolve()).as_posix()
+        path.as_posix()
         for path in inside
-        if not path.relative_to(ROOT.resolve()).parts[0].startswith(".") and path.suffix != ".pyc"
+        if path.parts[0] in ("flow", "hls_templates", "boards")
+        and path.suffix != ".pyc"
+        and (ROOT / path).is_file()
     }
