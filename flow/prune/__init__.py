@@ -107,39 +107,29 @@ def prune(
         (TNNLS 2021); see docs/algorithms.
     """
     given = locals()
-    chosen = {field.name: given[field.name] for field in dataclasses.fields(Options)}
+    options = Options(**{field.name: given[field.name] for field in dataclasses.fields(Options)})
     training.check_options(
         "prune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
     )
     training.seed_everything(seed)
     samples = data.train if data else None
-    pruner = Pruner(model, example, samples=samples, cost=cost, trains=data is not None, **chosen)
+    pruner = Pruner(model, example, samples=samples, cost=cost, trains=data is not None, options=options)
     if data is None:
         pruner.cut()
         return _checked(pruner, None)
     training.check_labels(pruner.model, data.train, data.validation, data.test)
     training.check_trainable(pruner.model)
-    parameters = pruner.model.parameters()
-    made = training.optimizer(optimizer, parameters, learning_rate, momentum, weight_decay)
+    made = training.optimizer(optimizer, pruner.model.parameters(), learning_rate, momentum, weight_decay)
     pruner.attach(made)
-    trainer = {"optimizer": optimizer, "rates": [learning_rate, momentum, weight_decay], "batch": batch_size}
-    facts = {
-        "options": repr(pruner.options),
-        **trainer,
-    }
+    facts = {"options": repr(options)}
     if checkpoint is not None:  # a hash of all samples is not free
         facts["digest"] = training.digest(pruner.model, data)
-    _train(pruner, data, made, batch_size, Checkpoint(checkpoint, facts), progress)
+    _train(pruner, data, made, Checkpoint(checkpoint, facts), progress)
     return _checked(pruner, training.evaluate(pruner.model, data.test)[1])
 
 
 def _train(
-    pruner: Pruner,
-    data: Data,
-    optimizer: torch.optim.Optimizer,
-    batch_size: int,
-    checkpoint: Checkpoint,
-    progress: Progress,
+    pruner: Pruner, data: Data, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, progress: Progress
 ) -> None:
     """Run the built-in loop until the pruner is done; a saved state goes on where it was."""
     import torch
@@ -165,7 +155,7 @@ def _train(
             pruner.model,
             data.train,
             optimizer,
-            batch_size=batch_size,
+            batch_size=pruner.options.batch_size,
             generator=generator,
         )
         pruner.epoch_end(evaluate if math.isfinite(loss) else partial(float, loss))

@@ -12,16 +12,19 @@ from flow.errors import ConfigError
 
 GRANULARITIES = ("structured", "unstructured")
 SCHEDULES = ("pwe", "linear", "cubic", "one-shot")
+OF_TRAINING = ("optimizer", "learning_rate", "momentum", "weight_decay", "batch_size")
+"""Options of the loop that `flow.prune` brings along; a loop of the user's own has its own."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """See `flow.prune`, which has the same arguments."""
+    """See `flow.prune`, whose keyword arguments these are."""
 
     granularity: str = "structured"
     pruning_ratio: float | None = None
     pruning_ratio_dict: Mapping[str, float] | None = None
     global_pruning: bool = True
+    budget: Mapping[str, float] | None = None
     round_to: int = 1
     ignored_layers: tuple[str, ...] = ()
     criterion: str | None = None
@@ -29,12 +32,21 @@ class Options:
     regularizer_lambda: float = 1e-4
     decay_biases: bool = False
     schedule: str = "pwe"
-    steps: int = 8
     pwe: int = 5
     twt: float = 0.05
-    budget: Mapping[str, float] | None = None
+    steps: int = 8
     epochs: int = 100
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 1e-4
+    batch_size: int = 64
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Take one name for a tuple of names."""
+        if isinstance(self.ignored_layers, str):
+            object.__setattr__(self, "ignored_layers", (self.ignored_layers,))
 
     def score(self, has_samples: bool) -> str:
         """Return the criterion's name."""
@@ -97,22 +109,19 @@ class Options:
             )
 
 
-def options(values: Mapping[str, Any]) -> Options:
-    """Return the options of these names and values.
+def of_pruner(values: Mapping[str, Any]) -> Options:
+    """Return the options of a `flow.Pruner`, by name.
 
     Raises:
         ConfigError: a name is not known.
     """
-    known = [field.name for field in fields(Options)]
+    known = [field.name for field in fields(Options) if field.name not in OF_TRAINING]
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(known)}"
             raise ConfigError(f"prune: option {name!r} is not known; {hint}")
-    made = Options(**values)
-    if isinstance(made.ignored_layers, str):
-        made = Options(**{**values, "ignored_layers": (made.ignored_layers,)})
-    return made
+    return Options(**values)
 
 
 def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from flow import network, training
 from flow.errors import UnsupportedError
 from flow.network.channels import analyse
 from flow.prune.goal import Cost, Goal
-from flow.prune.options import Options, check_names, options
+from flow.prune.options import Options, check_names, of_pruner
 from flow.prune.plateau import Plateau
 from flow.prune.regular_base import held_parameters
 from flow.prune.threshold import search
@@ -58,6 +58,7 @@ class Pruner:
         samples: Split | None = None,
         cost: Cost | None = None,
         trains: bool = True,
+        options: Options | None = None,
         **values: Any,
     ) -> None:
         """Trace the network and find its units.
@@ -68,6 +69,7 @@ class Pruner:
             samples: training samples and labels, for the criterion ``taylor``.
             cost: the figures of a network of the surviving size, for ``budget``.
             trains: whether a loop follows; without one, `cut` prunes all at once.
+            options: what ``values`` would say, as one object in their place.
             values: see `flow.prune`.
 
         Raises:
@@ -77,7 +79,7 @@ class Pruner:
         from flow.prune.criteria import CRITERIA
         from flow.prune.regularizers import REGULARIZERS
 
-        chosen = options(values)
+        chosen = of_pruner(values) if options is None else options
         chosen.check(CRITERIA, REGULARIZERS, trains)
         self.options, self.samples = chosen, samples
         self.model: fx.GraphModule = network.trace(model, example)
