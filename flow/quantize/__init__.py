@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,14 @@ from flow.fixed.golden import Golden, write_golden
 from flow.fixed.lsb import inputs_lsb
 from flow.quantize.bounded import dequantized, frozen, prove_bounded
 from flow.quantize.build import CALIBRATION_SAMPLES, calibrated, traced
-from flow.quantize.calibration import Calibration
+from flow.quantize.options import Options
 from flow.quantize.proof import check_exact, export, prove_equal
 from flow.quantize.rules import check_weights
 from flow.quantize.samples import arrays, check_samples, predict
-from flow.quantize.search import BitsCost, search_bits
+from flow.quantize.search import BitsCost, search, search_bits
 from flow.quantize.tables import FUNCTIONS, settle, tabulated
 from flow.quantize.twin import TABLES, without_softmax
-from flow.quantize.widths import Widths, check_bits, check_layer_bits, check_positive, check_scales
+from flow.quantize.widths import Widths, check_layer_bits, check_positive
 from flow.types import Data, FixedPoint, FloatBound, Port, Progress, Quantized, silent
 
 if TYPE_CHECKING:
@@ -110,72 +111,28 @@ def quantize(
     """
     import torch
 
-    check_bits(
-        weight_bits=weight_bits, activation_bits=activation_bits, input_bits=input_bits, bias_bits=bias_bits
-    )
-    check_scales(scales)
-    how = Calibration(calibration, percentile, bias_correction)
-    training.check_options(
-        "quantize", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience
-    )
+    given = locals()
+    options = Options(**{field.name: given[field.name] for field in fields(Options)})
+    options.check()
     out.mkdir(parents=True, exist_ok=True)
     precision = None
-    if max_accuracy_drop is not None or bit_budget:
+    if options.searches:
         if cost is None:
             raise ConfigError(
                 "quantize: cost must be given for a search of widths, not left out; see flow.estimate.budget"
             )
-        precision = search_bits(
-            model,
-            example,
-            data=data,
-            cost=cost,
-            max_accuracy_drop=max_accuracy_drop,
-            bit_budget=bit_budget,
-            candidate_bits=candidate_bits,
-            layers=layers,
-            input_bits=input_bits,
-            bias_bits=bias_bits,
-            scales=scales,
-            per_channel=per_channel,
-            calibration=calibration,
-            percentile=percentile,
-            bias_correction=bias_correction,
-            seed=seed,
-            checkpoint=None if checkpoint is None else checkpoint.with_suffix(".search"),
-            progress=progress,
-        )
-        layers, weight_bits, activation_bits = precision.layers, max(candidate_bits), max(candidate_bits)
+        file = None if checkpoint is None else checkpoint.with_suffix(".search")
+        precision = search(model, example, data, options, cost, checkpoint=file, progress=progress)
+        widest = max(candidate_bits)
+        options = replace(options, layers=precision.layers, weight_bits=widest, activation_bits=widest)
     training.seed_everything(seed)
     graph = traced(model, example)
     check_samples(graph, data, epochs)
-    check_layer_bits(graph, layers)
-    weighted = [str(node.target) for node, _ in network.weighted(graph)]
-    biases = {name: layers.get(name, {}).get("bias_bits", bias_bits) for name in weighted}
-    widths = Widths(weight_bits, activation_bits, input_bits, biases, per_channel, scales == "free", layers)
-    check_weights(graph, widths)
+    check_layer_bits(graph, options.layers)
     samples = tuple(array[:CALIBRATION_SAMPLES] for array in arrays(data.train[0]))
-    check_positive(input_bits, samples)
-    quant, widths, stands = calibrated(graph, widths, tuple(map(torch.from_numpy, samples)), how)
+    quant, widths, stands = _calibrated(graph, options, samples)
+    fitted = _fine_tuned(quant, data, options, checkpoint, progress)
     sample = tuple(torch.from_numpy(array[:1]) for array in samples)
-    if not widths.free:
-        check_exact(without_softmax(tabulated(quant, sample)), samples)
-    fitted = training.Fitted((), "no epochs were asked for")
-    if epochs:
-        trunk = without_softmax(quant)
-        fitted = training.fit(
-            trunk,
-            data,
-            torch.optim.Adam(trunk.parameters(), lr=learning_rate),
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            best=training.evaluate(trunk, data.validation)[0],  # fine-tuning must beat the calibrated network
-            subject="quantize",
-            progress=progress,
-            patience=patience,
-            checkpoint=checkpoint,
-        )
     onnx_path = out / "model.onnx"
     export(quant, tuple(tensor[:1] for tensor in network.as_inputs(example)), onnx_path)
     expected, bound = _proven(quant, widths, onnx_path, data.test[0], sample, progress)
@@ -187,12 +144,52 @@ def quantize(
         accuracy=training.accuracy(expected, data.test[1]),
         samples=len(expected[0]),
         bias_bits=widths.bias,
-        weight_bits={name: widths.weight_of(name) for name in weighted},
+        weight_bits={name: widths.weight_of(name) for name in widths.bias},
         activation_bits=stands,
         stopped=fitted.stopped,
         history=fitted.history,
         float_bound=bound,
         precision=precision,
+    )
+
+
+def _calibrated(
+    graph: fx.GraphModule, options: Options, samples: tuple[np.ndarray, ...]
+) -> tuple[fx.GraphModule, Widths, dict[str, int]]:
+    """Return what `calibrated` does; refuse widths and sums that cannot be exact."""
+    import torch
+
+    widths = options.widths(graph)
+    check_weights(graph, widths)
+    check_positive(options.input_bits, samples)
+    quant, widths, stands = calibrated(graph, widths, tuple(map(torch.from_numpy, samples)), options.ranges)
+    if not widths.free:
+        sample = tuple(torch.from_numpy(array[:1]) for array in samples)
+        check_exact(without_softmax(tabulated(quant, sample)), samples)
+    return quant, widths, stands
+
+
+def _fine_tuned(
+    quant: fx.GraphModule, data: Data, options: Options, checkpoint: Path | None, progress: Progress
+) -> training.Fitted:
+    """Train a calibrated network in place."""
+    import torch
+
+    if not options.epochs:
+        return training.Fitted((), "no epochs were asked for")
+    trunk = without_softmax(quant)
+    return training.fit(
+        trunk,
+        data,
+        torch.optim.Adam(trunk.parameters(), lr=options.learning_rate),
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        best=training.evaluate(trunk, data.validation)[0],  # fine-tuning must beat the calibrated network
+        subject="quantize",
+        progress=progress,
+        patience=options.patience,
+        checkpoint=checkpoint,
     )
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flow import network, training
+from flow import training
 from flow.errors import ConfigError
 from flow.estimate.network import Bits
 from flow.quantize.build import CALIBRATION_SAMPLES, calibrated, traced
 from flow.quantize.calibration import Calibration
+from flow.quantize.options import Options
 from flow.quantize.samples import arrays, check_samples
 from flow.quantize.twin import quantized_copy, without_softmax
 from flow.quantize.widths import Widths
@@ -87,23 +88,46 @@ def search_bits(
 
     Source: greedy descent by sensitivity, as in Dong et al., "HAWQ", ICCV 2019, with measured losses for the Hessian.
     """
-    _check(max_accuracy_drop, bit_budget, candidate_bits, samples)
-    training.seed_everything(seed)
+    given = locals()
+    options = Options(**{field.name: given[field.name] for field in fields(Options) if field.name in given})
+    return search(
+        model,
+        example,
+        data,
+        options,
+        cost,
+        objective=objective,
+        samples=samples,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def search(
+    model: nn.Module,
+    example: torch.Tensor,
+    data: Data,
+    options: Options,
+    cost: BitsCost,
+    *,
+    objective: str = "luts",
+    samples: int = 1000,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> Precision:
+    """Do what `search_bits` does; of ``options``, the widths of all layers and those of a training do not count."""
+    _check(options, samples)
+    training.seed_everything(options.seed)
     graph = traced(model, example)
     check_samples(graph, data, epochs=1)
-    widest = max(candidate_bits)
-    weighted = [str(node.target) for node, _ in network.weighted(graph)]
-    biases = {name: layers.get(name, {}).get("bias_bits", bias_bits) for name in weighted}
-    widths = Widths(widest, widest, input_bits, biases, per_channel, scales == "free", layers)
-    how = Calibration(calibration, percentile, bias_correction)
-    bench = _Bench(graph, data, widths, how, cost, samples, checkpoint, progress)
-    candidates = sorted(set(candidate_bits))
-    return _Search(bench, candidates, max_accuracy_drop, dict(bit_budget or {}), objective).run()
+    widest = max(options.candidate_bits)
+    widths = replace(options, weight_bits=widest, activation_bits=widest).widths(graph)
+    bench = _Bench(graph, data, widths, options.ranges, cost, samples, checkpoint, progress)
+    return _Search(bench, options, objective).run()
 
 
-def _check(
-    drop: float | None, budget: Mapping[str, float] | None, candidates: Sequence[int], samples: int
-) -> None:
+def _check(options: Options, samples: int) -> None:
+    drop, budget, candidates = options.max_accuracy_drop, options.bit_budget, options.candidate_bits
     if (drop is None) == (not budget):
         raise ConfigError(
             "quantize: max_accuracy_drop or bit_budget must be given for a search, not both or neither; "
@@ -215,16 +239,10 @@ class _Bench:
 class _Search:
     """Goes down from the widest choice; see `search_bits`."""
 
-    def __init__(
-        self,
-        bench: _Bench,
-        candidates: list[int],
-        drop: float | None,
-        budget: dict[str, float],
-        objective: str,
-    ) -> None:
-        self.bench, self.candidates = bench, candidates
-        self.drop, self.budget, self.objective = drop, budget, objective
+    def __init__(self, bench: _Bench, options: Options, objective: str) -> None:
+        self.bench, self.objective = bench, objective
+        self.candidates = sorted(set(options.candidate_bits))
+        self.drop, self.budget = options.max_accuracy_drop, dict(options.bit_budget or {})
         self.knobs = bench.knobs()
         self.done = 0
 
