@@ -95,7 +95,11 @@ DEMO: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Config:
-    """A checked config; ``base`` is the folder that relative paths start from."""
+    """A checked config.
+
+    ``base`` is the folder that relative paths start from; ``network`` the SHA-256 of each file that the network is made
+    of, which the pipeline fills in.
+    """
 
     name: str
     seed: int
@@ -106,6 +110,7 @@ class Config:
     tables: Mapping[str, Mapping[str, Any]]
     hls: Mapping[str, Any] = field(default_factory=dict)
     base: Path = Path()
+    network: Mapping[str, str] = field(default_factory=dict)
 
     def options(self, stage: str) -> dict[str, Any]:
         """Return the keyword arguments that the user chose for a stage."""

@@ -33,6 +33,32 @@ def write_json(path: Path, values: Any) -> None:
     write_atomically(path, json_text(values) + "\n")
 
 
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as JSON with a digest of themselves, whole or not at all."""
+    write_atomically(path, _sealed(json.loads(json.dumps(values, allow_nan=False))))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return what `write_sealed` has written.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not, to the byte, what was written.
+    """
+    text = path.read_text(encoding="utf-8")
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.pop(_SEAL, None) is None or _sealed(values) != text:
+        raise ValueError("it is not what was written")
+    return values
+
+
+_SEAL = "sha256"
+
+
+def _sealed(values: Mapping[str, Any]) -> str:
+    return json_text({**values, _SEAL: text_digest(json_text(values))}) + "\n"
+
+
 def finite(values: Any) -> Any:
     """Return nested values with ``None`` for every number that is NaN or infinite."""
     if isinstance(values, Mapping):

@@ -57,3 +57,26 @@ def test_a_number_that_is_not_finite_becomes_null() -> None:
 def test_json_ends_with_a_line(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": [1]})
     assert (tmp_path / "a.json").read_text() == '{\n "b": [\n  1\n ]\n}\n'
+
+
+VALUES = {"figures": {"accuracy": 0.98}, "files": ["a", "b"], "none": None}
+
+
+def test_a_sealed_file_comes_back(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "a.json", {**VALUES, "files": ("a", "b")})
+    assert read_sealed(tmp_path / "a.json") == VALUES
+
+
+def test_no_byte_of_a_sealed_file_can_change_unnoticed(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "a.json", VALUES)
+    whole = (tmp_path / "a.json").read_bytes()
+    changed = [
+        whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
+        for place in range(len(whole))
+        for bit in range(8)
+    ]
+    cut = [whole[:length] for length in range(len(whole))]
+    for content in (*changed, *cut, whole + b" ", whole.replace(b"0.98", b"0.99"), b"[1]", b'{"sha256": 1}'):
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(ValueError):
+            read_sealed(tmp_path / "a.json")

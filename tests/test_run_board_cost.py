@@ -11,7 +11,7 @@ from flow.demo import digits_cnn
 from flow.estimate.budget import network_cost
 from flow.estimate.network import Bits
 from flow.run import board_cost
-from flow.run.depends import key
+from flow.run.depends import facts, key
 from flow.run.steps import prune_depends
 
 MODEL = {"model": {"source": "flow.demo:digits_cnn"}}
@@ -87,7 +87,7 @@ def test_without_a_budget_there_is_no_cost() -> None:
 def test_the_key_of_prune_holds_the_board_only_where_a_budget_asks(change: dict[str, Any]) -> None:
     def made(*parts: dict[str, Any]) -> str:
         given = checked(*parts)
-        return key("prune", {"train": "hash"}, prune_depends(given, boards.load(given.board)))
+        return key(facts("prune", {"train": "hash"}, prune_depends(given, boards.load(given.board))))
 
     assert made(BUDGET) == made(BUDGET)
     assert made(BUDGET) != made(BUDGET, change)

@@ -16,6 +16,7 @@ from conftest import needs
 from flow import boards
 from flow.config import Config, load
 from flow.run import depends, hardware_steps, pipeline, steps
+from flow.run.model_files import network_files
 from flow.run.store import Entry
 from flow.types import Board
 
@@ -64,8 +65,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def key_of(stage: str, inputs: dict[str, str], said: depends.Depends) -> str:
+    return depends.key(depends.facts(stage, inputs, said))
+
+
 def configured(project: Path, variant: str) -> tuple[Config, Board]:
     given = dataclasses.replace(load({**TINY, **VARIANTS[variant]}), base=project)
+    given = dataclasses.replace(given, network=network_files(given, project))
     board = boards.load(given.board)
     return hardware_steps.proven(given, board), board
 
@@ -177,16 +183,16 @@ def test_the_key_changes_with_everything_that_is_declared(
         said = stage.depends(config, board)
 
         def made(config: Config = config, board: Board = board) -> str:
-            return depends.key(stage.name, inputs, stage.depends(config, board))  # noqa: B023
+            return key_of(stage.name, inputs, stage.depends(config, board))  # noqa: B023
 
         before, keys = made(), []
         assert made() == before
-        keys += [depends.key(stage.name, {**inputs, name: "other"}, said) for name in stage.reads]
+        keys += [key_of(stage.name, {**inputs, name: "other"}, said) for name in stage.reads]
         keys += [made(config=with_option(config, name)) for name in said["options"] if name != "data"]
         for name in set(said["settings"]) - {"model"}:
             keys.append(made(config=dataclasses.replace(config, **{name: changed(getattr(config, name))})))
         for name in set(said["board"]) - {"toolchains"}:  # the first of them decides what else is declared
-            keys.append(depends.key(stage.name, inputs, stage.depends(config, with_field(board, name))))
+            keys.append(key_of(stage.name, inputs, stage.depends(config, with_field(board, name))))
         for kind in ("package_version", "program_version"):
             names = said["packages" if kind == "package_version" else "programs"]
             for name in names:
@@ -204,26 +210,41 @@ def test_the_key_changes_with_everything_that_is_declared(
         assert len(set(keys)) == len(keys), stage.name
 
 
-def test_data_and_network_are_in_the_key_by_content(project: Path, tmp_path: Path) -> None:
+def test_data_are_in_the_key_by_content(project: Path, tmp_path: Path) -> None:
     config, board = configured(project, "plain")
-    for file in project.iterdir():
-        if file.is_file():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "data.npz").write_bytes((project / "data.npz").read_bytes())
     moved = dataclasses.replace(config, base=tmp_path)
 
     def made(given: Config) -> str:
-        return depends.key("train", {}, steps.train_depends(given, board))
+        return key_of("train", {}, steps.train_depends(given, board))
 
     before = made(config)
     assert made(moved) == before
-    arrays = dict(np.load(tmp_path / "data.npz"))
+    with np.load(tmp_path / "data.npz") as file:
+        arrays = dict(file)
     arrays["x"][0, 0] += 1
     np.savez(tmp_path / "data.npz", **arrays)
     assert made(moved) != before
-    (tmp_path / "data.npz").write_bytes((project / "data.npz").read_bytes())
-    assert made(moved) == before
-    (tmp_path / "tiny_network.py").write_text(SOURCE.replace("6", "7"))
-    assert made(moved) != before
+
+
+def test_what_changed_is_said_in_words(project: Path) -> None:
+    config, board = configured(project, "plain")
+    said = steps.train_depends(config, board)
+    before = depends.facts("train", {"data": "1"}, said)
+    assert depends.changes(None, before) == "" == depends.changes(before, before)
+    other = dataclasses.replace(
+        config.with_options("train", {"epochs": 2, "patience": 3}),
+        network={**config.network, "blocks.py": "new"},
+    )
+    after = depends.facts("train", {"data": "2"}, steps.train_depends(other, board))
+    assert depends.changes(before, after) == (
+        "blocks.py changed, the result of data changed, epochs is 2, was 1 and 1 more"
+    )
+    assert depends.changes(before, {**before, "flow": "other"}) == "the flow itself changed"
+    assert (
+        depends.changes(before, {**before, "packages": {**before["packages"], "torch": "3"}})
+        == "torch changed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,7 +260,7 @@ def test_a_board_that_was_edited_is_proven_anew(edit: Callable[[Board], Board], 
     config, board = configured(project, "budgets")
 
     def made(given: Board) -> str:
-        return depends.key("emulate", {}, hardware_steps.emulate_depends(config, given))
+        return key_of("emulate", {}, hardware_steps.emulate_depends(config, given))
 
     assert made(edit(board)) != made(board)
 

@@ -72,7 +72,7 @@ def test_a_broken_record_is_refused(tmp_path: Path, record: str) -> None:
     build(store, "prune", KEY, "good")
     folder = tmp_path / ".store" / f"prune-{KEY[:16]}"
     (folder / "entry.json").write_text(record)
-    with pytest.raises(ConfigError, match="entry.json cannot be read"):
+    with pytest.raises(ConfigError, match="entry.json is missing or altered"):
         store.find("prune", KEY)
 
 
@@ -259,3 +259,34 @@ def test_checkpoints_outlive_a_stage_that_fails_and_other_stages(tmp_path: Path)
     assert len(checkpoints(store)) == 3
     build(store, "train", KEY, "good")
     assert checkpoints(store) == [f".resume-prune-{KEY[:16]}.pt"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"figure": 1', '"figure": 2'), ("0.5", "0.6"), (KEY, KEY[::-1]), ("result.txt", "resulT.txt")],
+)
+def test_one_digit_of_a_record_is_noticed(tmp_path: Path, old: str, new: str) -> None:
+    store = Store(tmp_path)
+    build(store, "emulate", KEY, "good")
+    file = tmp_path / ".store" / f"emulate-{KEY[:16]}" / "entry.json"
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(ConfigError, match="entry.json is missing or altered"):
+        store.find("emulate", KEY)
+
+
+def test_the_record_of_another_result_is_refused(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), "f" * 20
+    build(store, "emulate", KEY, "good")
+    build(store, "emulate", other, "good")
+    source, target = (tmp_path / ".store" / f"emulate-{key[:16]}" / "entry.json" for key in (KEY, other))
+    target.write_bytes(source.read_bytes())
+    with pytest.raises(ConfigError, match="entry.json is another result's"):
+        store.find("emulate", other)
+
+
+def test_building_folders_have_names_of_their_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.building("emulate") as first:
+        pass
+    with store.building("emulate") as second:
+        assert first != second and first.parent == second.parent

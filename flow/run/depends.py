@@ -65,15 +65,15 @@ def samples(config: Config) -> dict[str, Any]:
     return {"data": fingerprint(data.get("train", "digits"), data.get("test"), config.base)}
 
 
-def key(stage: str, inputs: Mapping[str, str], depends: Depends) -> str:
-    """Return the key of a stage's result.
+def facts(stage: str, inputs: Mapping[str, str], depends: Depends) -> dict[str, Any]:
+    """Return all that the key of a stage's result is made of, as JSON has it.
 
     Args:
         stage: its name.
         inputs: hashes of the stages' results that it reads, by name.
         depends: see `declared`.
     """
-    facts = {
+    found = {
         **depends,
         "stage": stage,
         "inputs": inputs,
@@ -81,7 +81,52 @@ def key(stage: str, inputs: Mapping[str, str], depends: Depends) -> str:
         "packages": {name: package_version(name) for name in depends["packages"]},
         "programs": {name: [str(find(name)), program_version(name)] for name in depends["programs"]},
     }
-    return text_digest(json.dumps(facts, sort_keys=True, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True, default=str))
+    return plain
+
+
+def key(facts: Mapping[str, Any]) -> str:
+    """Return the key that `facts` make."""
+    return text_digest(json.dumps(facts, sort_keys=True))
+
+
+def changes(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    """Return in words which facts have changed; empty where there was no result before."""
+    if before is None:
+        return ""
+    old, new = _flat(before), _flat(after)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    names.sort(key=lambda name: name[0] != _NETWORK)  # the user's own files first
+    said = list(dict.fromkeys(_word(*name, old.get(name), new.get(name)) for name in names))
+    return ", ".join(said[:_SAID]) + (f" and {len(said) - _SAID} more" if len(said) > _SAID else "")
+
+
+_NETWORK = "settings/network"
+_SAID = 3
+"""Changes that the line of progress names."""
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """Return the facts by kind and name; options and files of the network one by one."""
+    found: dict[tuple[str, str], Any] = {}
+    for kind, values in facts.items():
+        for name, value in values.items() if isinstance(values, dict) else [("", values)]:
+            if isinstance(value, dict) and kind in ("options", "settings"):
+                found |= {(f"{kind}/{name}", key): each for key, each in value.items()}
+            else:
+                found[kind, name] = value
+    return found
+
+
+def _word(kind: str, name: str, old: Any, new: Any) -> str:
+    if kind == "flow":
+        return "the flow itself changed"
+    if kind == "inputs":
+        return f"the result of {name} changed"
+    if kind != _NETWORK and kind.startswith(("options/", "settings")):
+        was, now = ("not given" if value is None else json.dumps(value) for value in (old, new))
+        return f"{name} is {now}, was {was}"
+    return f"{'the board' if kind == 'board' else name} changed"
 
 
 def package_version(name: str) -> str | None:

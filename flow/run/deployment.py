@@ -43,8 +43,11 @@ def deploy_run(
     """
     checked = load(config)
     folder = Path(out) if out is not None else Path("runs") / checked.name
-    source = folder / "synthesize"
-    if serial is None:
+    if not folder.is_dir():
+        raise ConfigError(f"deploy: {str(folder)!r} must hold a run, not be missing; flow run makes one")
+    if serial is not None:
+        source = Store(folder).shown("synthesize").folder
+    else:
         source = _bundle(folder, checked.board, checked.name)
         if host is None:
             return source, None
@@ -56,8 +59,6 @@ def deploy_run(
 
 def _bundle(folder: Path, board: str, name: str) -> Path:
     """Write the bundle of the run's vendor build into its folder."""
-    if not folder.is_dir():
-        raise ConfigError(f"deploy: {str(folder)!r} must hold a run, not be missing; flow run makes one")
     store = Store(folder)
     built = store.shown("synthesize")
     if built.figures["toolchain"] != "vitis":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flow.config import Config
 from flow.errors import ConfigError
-from flow.files import finite, write_atomically, write_json
+from flow.files import file_digest, finite, read_sealed, text_digest, write_atomically, write_sealed
 from flow.run import hardware_steps, records, steps
 from flow.run.depends import package_version
 from flow.run.store import Entry
@@ -23,9 +22,12 @@ def write(out: Path, values: dict[str, Any]) -> Manifest:
     """Write manifest and report of a run."""
     from flow.report import render
 
-    _take_deployment(out, values)
-    write_json(out / MANIFEST, values)
-    write_atomically(out / REPORT, render(values))
+    if record := deployment(out):
+        _take_deployment(record, values)
+    page = render(values)
+    values["report_sha256"] = text_digest(page)
+    write_sealed(out / MANIFEST, values)
+    write_atomically(out / REPORT, page)
     return Manifest(out / MANIFEST, values)
 
 
@@ -36,26 +38,50 @@ def add_deployment(out: Path, done: Deployment) -> Manifest:
         ConfigError: ``out`` holds no run that was synthesized.
     """
     try:
-        values = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        values = read_sealed(out / MANIFEST)
         built = values["hashes"]["synthesize"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"deploy: {str(out)!r} must hold a run that was synthesized, not {error!r}; flow run makes one"
         ) from error
     record = {"synthesize": built, **records.values(done)}
-    write_json(out / DEPLOYED, record)
+    write_sealed(out / DEPLOYED, record)
     return write(out, values)
 
 
-def _take_deployment(out: Path, values: dict[str, Any]) -> None:
-    """Add what a board did with this very result of synthesize, where there is such a record."""
+def covered(out: Path, hashes: Mapping[str, str]) -> bool:
+    """Tell whether manifest and report are whole, and tell of the same results and of later stages, too."""
     try:
-        record = json.loads((out / DEPLOYED).read_text(encoding="utf-8"))
-        if record.pop("synthesize") != values.get("hashes", {}).get("synthesize"):
-            return
-        hop = _hop("golden vectors = board", record["samples"], record["max_error_lsb"], "LSB")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        values = read_sealed(out / MANIFEST)
+        known = values["hashes"].items()
+        whole = values["report_sha256"] == file_digest(out / REPORT)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return bool(whole and known > hashes.items())
+
+
+def deployment(out: Path) -> dict[str, Any] | None:
+    """Return the record of what a board did; None: there is none.
+
+    Raises:
+        ConfigError: it is not what was written.
+    """
+    path = out / DEPLOYED
+    try:
+        return read_sealed(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"deploy: {str(path)!r} must be as it was written, not altered ({error}); remove it, or deploy again"
+        ) from error
+
+
+def _take_deployment(record: dict[str, Any], values: dict[str, Any]) -> None:
+    """Add what a board did, where it was with this very result of synthesize."""
+    if record.pop("synthesize") != values.get("hashes", {}).get("synthesize"):
         return
+    hop = _hop("golden vectors = board", record["samples"], record["max_error_lsb"], "LSB")
     values["deployment"] = record
     hops = values["equality"]["hops"]
     hops[:] = [known for known in hops if known["name"] != hop["name"]] + [hop]

@@ -15,7 +15,8 @@ from flow.config import Config, load
 from flow.errors import ConfigError
 from flow.files import finite, json_text
 from flow.run import hardware_steps, manifest, steps
-from flow.run.depends import Depends, key
+from flow.run.depends import Depends, changes, facts, key
+from flow.run.model_files import network_files
 from flow.run.model_source import enters_quantized
 from flow.run.store import Entry, Store
 from flow.synthesize import reach_host
@@ -124,10 +125,12 @@ def run(
     for chosen in stages:
         chosen.check(checked, target)
     folder = Path(out) if out is not None else Path("runs") / checked.name
+    manifest.deployment(folder)
     store = Store(folder)
-    work = _Run(checked, target, folder, store, listener or (lambda *_: None))
     with store.locked():
         try:
+            checked = replace(checked, network=network_files(checked, store.root))
+            work = _Run(checked, target, folder, store, listener or (lambda *_: None))
             return work.through(stages, rebuilt, keep_report)
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -173,15 +176,17 @@ class _Run:
             depends = stage.depends(self.config, self.board)
             packages.update(depends["packages"])
             inputs = {name: entries[name].hash for name in stage.reads if name in entries}
-            name = key(stage.name, inputs, depends)
+            made_of = facts(stage.name, inputs, depends)
+            name = key(made_of)
             entry = None if stage.name in rebuilt else self.store.find(stage.name, name)
             cached[stage.name] = entry is not None
             if entry is None:
                 if all(cached[done] for done in entries):  # nothing was built yet
                     for ahead in stages:
                         ahead.reach(self.config)
-                self.listener(stage.name, "start", 0, 1, "")
-                entry = self._build(stage, name, entries, "torch" in depends["packages"])
+                why = changes(self.store.earlier_facts(stage.name), made_of)
+                self.listener(stage.name, "start", 0, 1, why)
+                entry = self._build(stage, made_of, entries)
             else:
                 entry = stage.look_again(self._context(stage, name, entries), entry)
             entries[stage.name] = entry
@@ -189,7 +194,7 @@ class _Run:
             self.listener(stage.name, "cached" if cached[stage.name] else "done", 1, 1, "")
         seconds = time.perf_counter() - started
         values = manifest.manifest_values(self.config, self.board, entries, cached, seconds, packages)
-        if keep_report and _covered(self.out / manifest.MANIFEST, values["hashes"]):
+        if keep_report and manifest.covered(self.out, values["hashes"]):
             return Manifest(self.out / manifest.MANIFEST, values)
         return manifest.write(self.out, values)
 
@@ -200,20 +205,13 @@ class _Run:
         checkpoint = self.store.checkpoint(stage.name, name)
         return steps.Context(self.config, self.board, entries, self.out, progress, checkpoint)
 
-    def _build(self, stage: Stage, name: str, entries: Mapping[str, Entry], threads: bool) -> Entry:
+    def _build(self, stage: Stage, made_of: Mapping[str, Any], entries: Mapping[str, Entry]) -> Entry:
+        name = key(made_of)
         with self.store.building(stage.name) as folder:
-            if threads:
+            if "torch" in made_of["packages"]:
                 steps.use_threads(self.config.threads)
             start = time.perf_counter()
             figures = stage.step(self._context(stage, name, entries), folder)
             seconds = time.perf_counter() - start
-            return self.store.add(stage.name, name, folder, json.loads(json_text(finite(figures))), seconds)
-
-
-def _covered(path: Path, hashes: Mapping[str, str]) -> bool:
-    """Tell whether a manifest tells of the same results and of later stages, too."""
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))["hashes"].items()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return False
-    return bool(known > hashes.items())
+            plain = json.loads(json_text(finite(figures)))
+            return self.store.add(stage.name, name, folder, plain, seconds, made_of)

@@ -28,6 +28,8 @@ def show() -> Iterator[Listener]:
             bars.start()  # not before: an error in front of all work stays one line
             tasks[stage] = bars.add_task(stage, total=None, text="")
         task = tasks[stage]
+        if event == "start" and text:
+            bars.console.print(f"{stage}: {text}", highlight=False, markup=False, soft_wrap=True)
         if event == "progress":
             bars.update(task, total=total, completed=done, text=text)
         elif event in ("done", "cached"):

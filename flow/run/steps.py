@@ -19,7 +19,6 @@ from flow.files import write_json
 from flow.names import identifier
 from flow.run import board_cost, records
 from flow.run.depends import Depends, declared, samples
-from flow.run.model_source import digest
 from flow.run.store import Entry
 from flow.types import (
     Board,
@@ -82,9 +81,9 @@ def train_depends(config: Config, board: Board) -> Depends:
         config,
         board,
         options=("train", "data"),
-        settings=("model", "seed", "threads"),
+        settings=("model", "network", "seed", "threads"),
         packages=(*_DATA, *(_ONNX if "onnx" in config.model else ())),
-        contents={**samples(config), "model": digest(config)},
+        contents=samples(config),
     )
 
 
@@ -213,9 +212,9 @@ def adopt_depends(config: Config, board: Board) -> Depends:
         config,
         board,
         options=("data",),
-        settings=("model", "seed"),
+        settings=("model", "network", "seed"),
         packages=("scikit-learn", *INTEGERS),
-        contents={**samples(config), "model": digest(config)},
+        contents=samples(config),
     )
 
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flow.errors import ConfigError, ToolError
-from flow.files import disk_is_full, hashes, put_in_place, text_digest, write_json
+from flow.files import disk_is_full, hashes, put_in_place, read_sealed, text_digest, write_sealed
 
 ENTRY = "entry.json"
 FAILED = "failed"
@@ -79,10 +80,13 @@ class Store:
 
     def _read(self, stage: str, folder: Path) -> Entry:
         try:
-            record = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+            record = read_sealed(folder / ENTRY)
             files, seconds, figures = record["files"], record["seconds"], record["figures"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._damaged(stage, folder, f"{ENTRY} cannot be read") from error
+            named = self._folder(record["stage"], record["key"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._damaged(stage, folder, f"{ENTRY} is missing or altered") from error
+        if named.name != folder.name or record["stage"] != stage:
+            raise self._damaged(stage, folder, f"{ENTRY} is another result's")
         found = hashes(folder, files)
         for name in sorted(files):
             if files[name] != found.get(name):
@@ -102,6 +106,14 @@ class Store:
             )
         return self._read(stage, folder)
 
+    def earlier_facts(self, stage: str) -> Mapping[str, Any] | None:
+        """Return what the key of the result was made of that ``<out>/<stage>`` points at; None: there is none."""
+        try:
+            facts = read_sealed(self.out / stage / ENTRY)["facts"]
+            return facts if isinstance(facts, Mapping) else None
+        except (OSError, ValueError, KeyError):
+            return None
+
     def _damaged(self, stage: str, folder: Path, what: str) -> ConfigError:
         return ConfigError(
             f"{stage}: cached result must be as it was written, but {what} in {folder}; "
@@ -118,9 +130,9 @@ class Store:
     @contextmanager
     def building(self, stage: str) -> Iterator[Path]:
         """Give a folder to build in; when a tool fails in the block, what it left is kept in ``<out>/failed``."""
-        folder = self.root / f".building-{stage}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        # a name of its own: what a program writes late, after its run has died, is nobody's result
+        folder = Path(tempfile.mkdtemp(prefix=f".building-{stage}-", dir=self.root))
+        folder.chmod(0o755)
         try:
             yield folder
         except (OSError, RuntimeError, ToolError) as error:  # torch reports a failed write as a RuntimeError
@@ -148,14 +160,23 @@ class Store:
             f"out: {str(self.out)!r} must have room, not a full disk; free some and run again: finished stages are kept"
         )
 
-    def add(self, stage: str, key: str, built: Path, figures: Mapping[str, Any], seconds: float) -> Entry:
+    def add(
+        self,
+        stage: str,
+        key: str,
+        built: Path,
+        figures: Mapping[str, Any],
+        seconds: float,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Entry:
         """Take a built folder into the store by rename; a result under the same key is replaced.
 
-        Checkpoints of the stage, of this key and of others, are of no more use.
+        Checkpoints of the stage, of this key and of others, are of no more use. ``facts``: what the key was made of.
         """
         files = hashes(built)
         record = {"stage": stage, "key": key, "files": files, "figures": figures, "seconds": seconds}
-        write_json(built / ENTRY, record)
+        record["facts"] = facts or {}
+        write_sealed(built / ENTRY, record)
         folder = self._folder(stage, key)
         put_in_place(built, folder, self.root / f".building-{stage}-old")
         shutil.rmtree(self.out / FAILED / stage, ignore_errors=True)
