@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from flow.files import disk_is_full, finite, hashes, json_text, write_atomically, write_json
+from flow.files import (
+    disk_is_full,
+    finite,
+    hashes,
+    json_text,
+    read_sealed,
+    write_atomically,
+    write_json,
+    write_sealed,
+)
 
 
 def test_texts_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
