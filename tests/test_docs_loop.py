@@ -1,4 +1,4 @@
-"""The Python of the first page and of the page on loops of one's own runs as it stands, and does what they say."""
+"""The Python of the first page and of the page on loops runs as it stands; the files that pages name exist."""
 
 from __future__ import annotations
 
@@ -105,3 +105,17 @@ def test_the_stages_of_the_first_page_have_these_names_and_arguments() -> None:
             if (kind := given.get(ast.unparse(read.value))) is not None:
                 assert read.attr in kind.__dataclass_fields__ or hasattr(kind, read.attr), ast.unparse(read)
     assert called == ["prune", "simplify", "quantize", "compress", "fit", "convert", "emulate", "synthesize"]
+
+
+FOLDERS = ("flow", "tests", "docs", "boards", "benchmarks", "hls_templates", "notebooks")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md")),
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./*-]+)`", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not any(ROOT.glob(path))] == []
