@@ -14,6 +14,7 @@ from bit_files import bit_file
 from conftest import SMALL, needs
 
 from flow.errors import ConfigError, MismatchError, ToolError
+from flow.files import read_sealed
 from flow.types import FixedPoint, LayerCheck
 
 PROGRAM = [sys.executable, "-m", "flow.cli"]
@@ -286,7 +287,7 @@ def test_a_finished_run_shows_its_figures_and_its_page(copy: Path, tmp_path: Pat
 def test_json_prints_the_manifest_and_nothing_else(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "flow.toml").write_text(as_toml(SMALL))
     done = flow("run", "flow.toml", "--out", str(copy), "--to", "train", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout) == json.loads((copy / "manifest.json").read_text())
+    assert json.loads(done.stdout) == read_sealed(copy / "manifest.json")
     assert done.stderr == ""
 
 
@@ -381,7 +382,7 @@ def test_scan_refuses_bad_input_before_all_work(
 def test_scan_refuses_a_network_that_is_quantized_already(
     untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flow.run.model_source.enters_quantized", lambda _: True)
+    monkeypatch.setattr("flow.run.scanning.enters_quantized", lambda _: True)
     with pytest.raises(ConfigError) as caught:
         scanned(untrained)
     assert str(caught.value) == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from flow.fixed.from_qonnx import lower
 from flow.fixed.graph import FixedGraph, Pool, Tensor
 from flow.resources import data_folder
 from flow.rtl import RtlDesign, write_rtl
+from flow.run.store import Store
 from flow.synthesize import open_road
 from flow.toolchains.open import board_top
 from flow.types import Board, FixedPoint
@@ -100,7 +102,10 @@ class TestSimulatedBoard:
     ) -> None:
         from flow import cli
 
-        (tmp_path / "synthesize").symlink_to(build.folder)
+        store = Store(tmp_path)
+        with store.building("synthesize") as folder:
+            shutil.copytree(build.folder, folder, dirs_exist_ok=True)
+            store.show("synthesize", store.add("synthesize", "1" * 64, folder, {}, 0.0))
         with board(build.program, CLOCKS_PER_BIT, build.folder) as port:
             cli.deploy(Path("demo"), serial=port, samples=3, baud=115_200, out=tmp_path)
             assert "ulx3s-85f: 3 samples, 0 LSB, accuracy 100.00 %\n" in capsys.readouterr().out

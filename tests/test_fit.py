@@ -285,7 +285,7 @@ def test_the_command_fits_a_config_and_writes_it(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_is_short_as_json_and_with_its_exit_status() -> None:
-    done = command("fit", "--target-fps", "100000", "--json")
+    done = command("fit", "demo", "--target-fps", "100000", "--json")
     assert done.returncode == 1
     values = json.loads(done.stdout)
     assert values["fits"] is False and values["uses"]["luts"]["needed"] > values["uses"]["luts"]["available"]

@@ -6,6 +6,7 @@ import pytest
 
 import flow.report
 from flow.errors import ConfigError
+from flow.files import write_sealed
 from flow.run import manifest
 from flow.types import Deployment
 
@@ -58,15 +59,30 @@ def test_what_a_board_did_with_another_build_is_left_out(run, other):
     assert (run / manifest.DEPLOYED).is_file()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"synthesize": "a"}', '"a"'])
-def test_a_damaged_record_is_left_out(run, text):
-    (run / manifest.DEPLOYED).write_text(text)
-    manifest.write(run, values("a"))
-    assert "deployment" not in read(run)
+@pytest.mark.parametrize("text", ["", "[]", '{"synthesize": "a"}', '"a"', "one digit"])
+def test_an_altered_record_is_refused(run, text):
+    file = run / manifest.DEPLOYED
+    file.write_text(file.read_text().replace("256", "255") if text == "one digit" else text)
+    with pytest.raises(ConfigError) as error:
+        manifest.write(run, values("a"))
+    assert str(error.value).startswith(f"deploy: {str(file)!r} must be as it was written, not altered (")
+    assert str(error.value).endswith("); remove it, or deploy again")
+
+
+def test_a_manifest_or_report_that_was_altered_is_written_anew(run):
+    hashes = {}
+    assert manifest.covered(run, hashes)
+    report = (run / manifest.REPORT).read_bytes()
+    (run / manifest.REPORT).write_bytes(report + b" ")
+    assert not manifest.covered(run, hashes)
+    (run / manifest.REPORT).write_bytes(report)
+    file = run / manifest.MANIFEST
+    file.write_text(file.read_text().replace("csim", "sim"))
+    assert not manifest.covered(run, hashes)
 
 
 def test_a_folder_without_a_synthesized_run_is_refused(tmp_path):
-    (tmp_path / manifest.MANIFEST).write_text('{"hashes": {}}')
+    write_sealed(tmp_path / manifest.MANIFEST, {"hashes": {}})
     with pytest.raises(ConfigError) as error:
         manifest.add_deployment(tmp_path, DONE)
     assert str(error.value) == (

@@ -125,8 +125,8 @@ def run(
     for chosen in stages:
         chosen.check(checked, target)
     folder = Path(out) if out is not None else Path("runs") / checked.name
-    manifest.deployment(folder)
     store = Store(folder)
+    manifest.deployment(folder)
     with store.locked():
         try:
             checked = replace(checked, network=network_files(checked, store.root))

@@ -9,23 +9,20 @@ import contextlib
 import importlib
 import json
 import os
-import site
 import sys
 import sysconfig
 from pathlib import Path
 
-_KINDS = ("stdlib", "platstdlib", "purelib", "platlib")
-INSTALLED = tuple(
+_STANDARD = tuple(
     os.path.realpath(folder) + os.sep
-    for folder in (
-        *(sysconfig.get_path(kind) for kind in _KINDS),
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-        str(Path(__file__).parents[1]),
-        *("/proc", "/sys", "/dev"),
-    )
+    for folder in (sysconfig.get_path("stdlib"), Path(__file__).parents[1], "/proc", "/sys", "/dev")
 )
-"""What lies there has a version that is in the key, or is no file; the flow's own code is in the key as well."""
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+def outside(file: str) -> bool:
+    """Tell whether a file is nobody's whose version stands for it: an installed package, Python, flow, the system."""
+    return not (file.startswith(_STANDARD) or _INSTALLED & set(Path(file).parts))
 
 
 def watch(source: str) -> dict[str, object]:
@@ -52,14 +49,17 @@ def watch(source: str) -> dict[str, object]:
     imported = (getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - before)
     files = {*opened, *(os.path.realpath(file) for file in imported if file)}
     own = _folder(module.partition(".")[0])
-    files = {file for file in files if file.startswith(own) or not file.startswith(INSTALLED)}
+    files = {file for file in files if file.startswith(own) or outside(file)}
     kept = sorted(file for file in files if "__pycache__" not in file and Path(file).is_file())
     return {"files": kept, "built": built}
 
 
 def _folder(top: str) -> tuple[str, ...]:
     """Return where the network's own package lies, which counts where it is installed, too."""
-    places = getattr(sys.modules.get(top), "__path__", ())
+    found = sys.modules.get(top)
+    places = getattr(found, "__path__", None)
+    if places is None:
+        return (os.path.realpath(getattr(found, "__file__", None) or "/nowhere"),)
     return tuple(os.path.realpath(place) + os.sep for place in places)
 
 
