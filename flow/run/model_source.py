@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flow.config import Config
 from flow.errors import ConfigError
-from flow.files import hashes, text_digest
 from flow.training.state_dict import load_state_dict
 
 if TYPE_CHECKING:
@@ -60,9 +58,8 @@ def build_model(config: Config) -> nn.Module:
         )
     sys.path.insert(0, str(config.base.resolve()))
     try:
-        loaded = sys.modules.get(module_name)  # it may have been edited since, in a notebook's process
-        module = importlib.reload(loaded) if loaded else importlib.import_module(module_name)
-        made = getattr(module, function)()
+        _forget(config)
+        made = getattr(importlib.import_module(module_name), function)()
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"[model]: source {source!r} must be importable, not fail with {type(error).__name__}: {error}; "
@@ -75,29 +72,10 @@ def build_model(config: Config) -> nn.Module:
     return made
 
 
-def digest(config: Config) -> dict[str, Any]:
-    """Return hashes of the Python files beside the network's and of the checkpoint."""
-    found: dict[str, Any] = {}
-    if "onnx" in config.model:
-        from flow.onnx_model import digest as file_digest
-
-        return {"onnx": file_digest(onnx_path(config))}
-    top = config.model["source"].partition(":")[0].partition(".")[0]
-    local = config.base / f"{top}.py"
-    if local.is_file():
-        found = {
-            path.name: text_digest(path.read_text("utf-8", "replace"))
-            for path in sorted(config.base.glob("*.py"))
-        }
-    elif (config.base / top).is_dir():
-        found = {name: digest for name, digest in hashes(config.base / top).items() if name.endswith(".py")}
-    elif top and top != "flow" and (spec := importlib.util.find_spec(top)) and spec.origin:
-        origin = Path(spec.origin)
-        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-        found = {str(path): text_digest(path.read_text("utf-8", "replace")) for path in files}
-    checkpoint = config.base / config.model.get("checkpoint", "")
-    if checkpoint.is_file():
-        import hashlib
-
-        found["checkpoint"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    return found
+def _forget(config: Config) -> None:
+    """Let the user's modules be imported anew: in a notebook's process they may have been edited since."""
+    files = {(config.base / name).resolve() for name in config.network}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and name != "__main__" and Path(file).resolve() in files:
+            del sys.modules[name]
