@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from flow.files import finite, json_text
-
-if TYPE_CHECKING:
-    from flow.prune.scan import Scan
-    from flow.run.pipeline import Listener
 
 app = typer.Typer(
     help="From a trained network to a proven bitstream: prune, simplify, quantize, compress, convert, "
@@ -436,6 +432,7 @@ def scan(
     from flow.prune.drawing import check_suffix
     from flow.prune.scan import RATIOS, check_drop, check_ratios
     from flow.run.progress import show
+    from flow.run.scanning import scan_run
 
     config = _chosen(config, "scan")
     plot = out or Path("runs") / load(config).name / "scan.svg"
@@ -443,7 +440,7 @@ def scan(
     check_drop(max_drop)
     shares = check_ratios(_numbers(ratios) if ratios is not None else RATIOS)
     with nullcontext() if as_json else show() as listener:
-        made = _scanned(config, shares, listener or (lambda *_: None))
+        made = scan_run(config, shares, listener or (lambda *_: None))
     made.plot(plot)
     advice = made.suggested(max_drop)
     if as_json:
@@ -456,40 +453,6 @@ def scan(
     print(f"\nplot: {plot}\n\nat most {max_drop:.3g} of accuracy lost, each layer by itself:\n")
     print("[prune.pruning_ratio_dict]")
     print("\n".join(f"{json.dumps(layer)} = {ratio}" for layer, ratio in advice.items()))
-
-
-def _scanned(path: Path | None, ratios: tuple[float, ...], listener: Listener) -> Scan:
-    """Scan the trained network of a config's run."""
-    import torch
-
-    from flow import network
-    from flow.config import load
-    from flow.errors import ConfigError
-    from flow.prune.scan import scan as scan_layers
-    from flow.run import pipeline, steps
-    from flow.run.model_source import enters_quantized
-    from flow.training.data import load as load_data
-
-    config = load(path)
-    if enters_quantized(config):
-        raise ConfigError(
-            "scan: network must be a float one, not a quantized file; name the network that it was made of"
-        )
-    folder = pipeline.run(path, last="train", listener=listener, keep_report=True).path.parent
-    steps.use_threads(config.threads)
-    data = load_data(**config.options("data"), seed=config.seed, base=config.base)
-    options = {k: v for k, v in config.options("prune").items() if k in ("criterion", "ignored_layers")}
-    made = scan_layers(
-        network.load(folder / "train"),
-        torch.from_numpy(data.train[0][:2]),
-        data=data,
-        ratios=ratios,
-        seed=config.seed,
-        progress=lambda done, total, text: listener("scan", "progress", done, total, text),
-        **options,
-    )
-    listener("scan", "done", 1, 1, "")
-    return made
 
 
 _CONFIG = Path("flow.toml")
