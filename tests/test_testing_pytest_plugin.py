@@ -131,6 +131,53 @@ def test_the_tolerance_of_the_file_counts(project: Project, pytester: pytest.Pyt
     assert "accuracy must be at least 0.9 (was 0.9, tolerance 0), not 0.8999" in done.stdout.str()
 
 
+@pytest.mark.parametrize("gone", [("macs",), ("accuracy",), tuple(FIGURES)])
+def test_a_figure_that_the_file_lacks_fails_until_it_is_added(
+    project: Project, pytester: pytest.Pytester, gone: tuple[str, ...]
+) -> None:
+    project("--flow-golden", "--flow-golden-update")
+    values = committed(pytester.path)
+    for name in gone:
+        del values["figures"][name]
+    (pytester.path / "flow-golden.json").write_text(json.dumps(values))
+    text = project("--flow-golden").stdout.str()
+    for name in gone:
+        assert (
+            f"{name} must be in the ratchet, not be missing there ({FIGURES[name]:g}); "
+            "pytest --flow-golden-update adds it"
+        ) in text
+    project("--flow-golden", "--flow-golden-update").assert_outcomes(passed=3)
+    project("--flow-golden").assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "what"),
+    [
+        (
+            {"accuracy": 0.9, "resources": 0.0},
+            "tolerance of accuracy must be below 0.9, not 0.9: it holds nothing",
+        ),
+        (
+            {"accuracy": 2.0, "resources": 0.0},
+            "tolerance of accuracy must be below 0.9, not 2: it holds nothing",
+        ),
+        (
+            {"accuracy": 0.0, "resources": 1.5},
+            "tolerance of resources must be at most 1, not 1.5: it holds nothing",
+        ),
+    ],
+)
+def test_a_tolerance_that_holds_nothing_is_refused(
+    project: Project, pytester: pytest.Pytester, tolerance: dict[str, float], what: str
+) -> None:
+    project("--flow-golden", "--flow-golden-update")
+    values = committed(pytester.path) | {"tolerance": tolerance}
+    (pytester.path / "flow-golden.json").write_text(json.dumps(values))
+    done = project("--flow-golden")
+    done.assert_outcomes(passed=1, failed=2)
+    assert what in done.stdout.str()
+
+
 def test_a_figure_that_is_measured_no_more_fails(project: Project) -> None:
     project("--flow-golden", "--flow-golden-update")
     done = project("--flow-golden", manifest={**GOOD, "macs": {}})

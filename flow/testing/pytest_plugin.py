@@ -166,6 +166,8 @@ class GoldenItem(pytest.Item):
             if moved != old:
                 ratchet.save(moved, path)
             held = [] if force else held
+        else:
+            held = list(dict.fromkeys([*held, *new]))  # what the file lacks is held to nothing
         complaints = [c for c in (old.complaint(name, new.get(name)) for name in held) if c]
         if complaints:
             rules = "\n".join(complaints)

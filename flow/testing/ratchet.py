@@ -30,6 +30,8 @@ class Ratchet:
 
     def complaint(self, name: str, new: float | None) -> str | None:
         """Return what is wrong with a figure of a new run, or None."""
+        if name not in self.figures:
+            return f"{name} must be in the ratchet, not be missing there ({new:g}); pytest --flow-golden-update adds it"
         old, limit = self.figures[name], self.limit(name)
         if new is None:
             return f"{name} must be measured as before ({old:g}), not be missing"
@@ -74,6 +76,7 @@ def load(path: Path, *, or_new: bool = False, or_broken: bool = False) -> Ratche
         values = json.loads(path.read_text(encoding="utf-8"))
         figures = {str(name): _number(value) for name, value in values["figures"].items()}
         tolerance = {name: _number(values["tolerance"][name]) for name in TOLERANCE}
+        _check_holds(figures, tolerance)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if or_broken:
             return Ratchet()
@@ -88,6 +91,19 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError(f"{value!r} is no number from 0 up")
     return value
+
+
+def _check_holds(figures: Mapping[str, float], tolerance: Mapping[str, float]) -> None:
+    """Refuse a tolerance that anything would pass."""
+    best = figures.get(ACCURACY, 1.0)
+    if tolerance[ACCURACY] >= best > 0:
+        raise ValueError(
+            f"tolerance of accuracy must be below {best:g}, not {tolerance[ACCURACY]:g}: it holds nothing"
+        )
+    if tolerance["resources"] > 1:
+        raise ValueError(
+            f"tolerance of resources must be at most 1, not {tolerance['resources']:g}: it holds nothing"
+        )
 
 
 def save(ratchet: Ratchet, path: Path) -> None:
