@@ -51,6 +51,7 @@ _FILLED = (
         "lut_inputs",
         "multiplier_bits",
         "dense_onnx",
+        "proven_rtl",
         "folder",
         "module",
         "graph",

@@ -82,13 +82,13 @@ def covered(name: str, declared: set[str]) -> bool:
     return any(".".join(parts[:count]) in declared for count in range(1, len(parts) + 1))
 
 
-def undeclared(stage: pipeline.Stage, said: depends.Depends, reads: recording.Reads) -> dict[str, list[str]]:
+def undeclared(said: depends.Depends, reads: recording.Reads) -> dict[str, list[str]]:
     """Return what a step read and its stage did not say."""
     declared = {kind: set(said[kind]) for kind in ("options", "settings", "board", "packages", "programs")}
     code = {path.relative_to(ROOT).as_posix() for path in depends.code_files()}
     code |= {f"boards/{name}.toml" for name in boards.names()}
     declared |= {
-        "inputs": set(stage.reads),
+        "inputs": set(said["stages"]),
         "variables": set(said["contents"].get("databases", {})),
         "files": code,
     }
@@ -132,7 +132,7 @@ def test_no_step_reads_what_its_stage_did_not_declare(variant: str, project: Pat
         (tmp_path / "checkpoint.pt").unlink(missing_ok=True)
         entries[stage.name] = Entry(folder, "hash", json.loads(json.dumps(figures)), 0.0)
         seen[stage.name] = reads
-        if left := undeclared(stage, said, reads):
+        if left := undeclared(said, reads):
             wrong[stage.name] = left
     assert wrong == {}
     # the recording sees what it should
@@ -179,15 +179,15 @@ def test_the_key_changes_with_everything_that_is_declared(
 ) -> None:
     config, board = configured(project, variant)
     for stage in pipeline.stages_of(config):
-        inputs = dict.fromkeys(stage.reads, "hash")
         said = stage.depends(config, board)
+        inputs = dict.fromkeys(said["stages"], "hash")
 
         def made(config: Config = config, board: Board = board) -> str:
             return key_of(stage.name, inputs, stage.depends(config, board))  # noqa: B023
 
         before, keys = made(), []
         assert made() == before
-        keys += [key_of(stage.name, {**inputs, name: "other"}, said) for name in stage.reads]
+        keys += [key_of(stage.name, {**inputs, name: "other"}, said) for name in said["stages"]]
         keys += [made(config=with_option(config, name)) for name in said["options"] if name != "data"]
         for name in set(said["settings"]) - {"model"}:
             keys.append(made(config=dataclasses.replace(config, **{name: changed(getattr(config, name))})))
@@ -229,16 +229,16 @@ def test_data_are_in_the_key_by_content(project: Path, tmp_path: Path) -> None:
 
 def test_what_changed_is_said_in_words(project: Path) -> None:
     config, board = configured(project, "plain")
-    said = steps.train_depends(config, board)
+    said = {**steps.train_depends(config, board), "stages": ["data"]}
     before = depends.facts("train", {"data": "1"}, said)
     assert depends.changes(None, before) == "" == depends.changes(before, before)
     other = dataclasses.replace(
         config.with_options("train", {"epochs": 2, "patience": 3}),
         network={**config.network, "blocks.py": "new"},
     )
-    after = depends.facts("train", {"data": "2"}, steps.train_depends(other, board))
+    after = depends.facts("train", {"data": "2"}, {**steps.train_depends(other, board), "stages": ["data"]})
     assert depends.changes(before, after) == (
-        "blocks.py changed, the result of data changed, epochs is 2, was 1 and 1 more"
+        "blocks.py changed, epochs is 2, was 1, the result of data changed and 1 more"
     )
     assert depends.changes(before, {**before, "flow": "other"}) == "the flow itself changed"
     assert (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -354,3 +355,23 @@ def test_every_board_has_its_command_lines_and_pins(name: str) -> None:
     pins = next(iter(made.files.values()))
     for port, pin in board.pins.items():
         assert any(port in line and pin in line for line in pins.splitlines())
+
+
+@pytest.mark.parametrize("edit", ["altered", "gone"])
+def test_verilog_that_was_not_proven_is_not_built(tmp_path: Path, edit: str) -> None:
+    from flow.synthesize.open_road import _check_proven
+
+    design = write_rtl(lower(qonnx("mlp")), tmp_path / "rtl", multipliers=10, adders=False)
+    proven = Path(shutil.copytree(design.folder, tmp_path / "proven"))
+    _check_proven(design, proven)
+    file = proven / f"{design.top}.sv"
+    if edit == "gone":
+        file.unlink()
+    else:
+        file.write_text(file.read_text().replace("1'b0", "1'b1", 1) + "// \n")
+    with pytest.raises(MismatchError) as error:
+        _check_proven(design, proven)
+    assert str(error.value) == (
+        f"synthesize: {file.name} must be the Verilog that was proven, not differ from {file}; give the same board and "
+        "options to both, or run again with --from emulate"
+    )

@@ -25,6 +25,7 @@ def declared(
     config: Config,
     board: Board,
     *,
+    stages: Iterable[str] = (),
     options: Iterable[str] = (),
     settings: Iterable[str] = (),
     fields: Iterable[str] = (),
@@ -32,11 +33,12 @@ def declared(
     programs: Iterable[str] = (),
     contents: Mapping[str, Any] | None = None,
 ) -> Depends:
-    """Return what a stage's result depends on, beside the stages before it and the flow's own code.
+    """Return what a stage's result depends on, beside the flow's own code.
 
     Args:
         config: of the run.
         board: the config's.
+        stages: whose results it reads, where the run has them.
         options: tables of the config, or keys of one, dotted.
         settings: other fields of the config.
         fields: of the board; dotted, such as ``resources.luts``.
@@ -45,6 +47,7 @@ def declared(
         contents: what else is read, by a digest or as values that say it all.
     """
     return {
+        "stages": list(stages),
         "options": {name: _option(config, name) for name in options},
         "settings": {name: getattr(config, name) for name in settings},
         "board": {name: attrgetter(name)(board) for name in fields},
@@ -65,18 +68,18 @@ def samples(config: Config) -> dict[str, Any]:
     return {"data": fingerprint(data.get("train", "digits"), data.get("test"), config.base)}
 
 
-def facts(stage: str, inputs: Mapping[str, str], depends: Depends) -> dict[str, Any]:
+def facts(stage: str, hashes: Mapping[str, str], depends: Depends) -> dict[str, Any]:
     """Return all that the key of a stage's result is made of, as JSON has it.
 
     Args:
         stage: its name.
-        inputs: hashes of the stages' results that it reads, by name.
+        hashes: of the results of the stages before it, by name.
         depends: see `declared`.
     """
     found = {
         **depends,
         "stage": stage,
-        "inputs": inputs,
+        "stages": {name: hashes[name] for name in depends["stages"] if name in hashes},
         "flow": code_digest(),
         "packages": {name: package_version(name) for name in depends["packages"]},
         "programs": {name: [str(find(name)), program_version(name)] for name in depends["programs"]},
@@ -121,7 +124,7 @@ def _flat(facts: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
 def _word(kind: str, name: str, old: Any, new: Any) -> str:
     if kind == "flow":
         return "the flow itself changed"
-    if kind == "inputs":
+    if kind == "stages":
         return f"the result of {name} changed"
     if kind != _NETWORK and kind.startswith(("options/", "settings")):
         was, now = ("not given" if value is None else json.dumps(value) for value in (old, new))

@@ -29,6 +29,7 @@ def convert_depends(config: Config, board: Board) -> Depends:
     return declared(
         config,
         board,
+        stages=("train", "quantize"),
         options=("convert", "data"),
         settings=("hls", "synth_clk_period_ns", "seed"),
         fields=("part", "clock_period_ns", "resources"),
@@ -85,6 +86,7 @@ def emulate_depends(config: Config, board: Board) -> Depends:
     return declared(
         config,
         board,
+        stages=("quantize", "convert"),
         options=("emulate", "rtl") if rtl else ("emulate",),
         fields=_RTL_FIELDS if rtl else (),
         packages=(*INTEGERS, *(RTL if rtl else ())),
@@ -146,10 +148,11 @@ def synthesize_depends(config: Config, board: Board) -> Depends:
     tools = tools_of(board, options.get("toolchain"))
     shared: dict[str, Any] = {"fields": BOARD, "programs": tools.programs}
     if not _opened(config, board):
-        return declared(config, board, options=("synthesize",), **shared)
+        return declared(config, board, stages=("quantize", "convert"), options=("synthesize",), **shared)
     return declared(
         config,
         board,
+        stages=("train", "quantize", "convert", "emulate"),
         options=("synthesize", "rtl", "data", *(f"quantize.{key}" for key in _DENSE_OPTIONS)),
         settings=("seed", "threads"),
         packages=(*tools.packages, *RTL, "scikit-learn", "brevitas", "onnxoptimizer", *INTEGERS),
@@ -184,6 +187,8 @@ def synthesize(context: Context, out: Path) -> Figures:
     with tempfile.TemporaryDirectory() as work:
         if opened and options.get("dense", True) and "train" in context.entries:
             options["dense_onnx"] = dense_quantized(context, Path(work))
+        if opened:
+            options["proven_rtl"] = context.folder("emulate") / "rtl"
         made = stage(
             load_project(context.entries["convert"], context.entries["quantize"]),
             board=context.board,

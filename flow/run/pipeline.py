@@ -30,8 +30,7 @@ class Stage:
     Attributes:
         name: its name, its table in the config, and its folder.
         step: what it does.
-        depends: what its result depends on, beside the stages that it reads; see `flow.run.depends`.
-        reads: the stages whose results the step looks at.
+        depends: what its result depends on; see `flow.run.depends.declared`.
         check: refuses, in the first seconds of a run, what cannot work.
         reach: refuses, before the first stage that is built, what is far away and does not answer.
         look_again: takes in what was done to a finished result by hand.
@@ -40,27 +39,24 @@ class Stage:
     name: str
     step: steps.Step
     depends: Callable[[Config, Board], Depends]
-    reads: tuple[str, ...] = ()
     check: Callable[[Config, Board], None] = lambda config, board: None
     reach: Callable[[Config], None] = lambda config: None
     look_again: Callable[[steps.Context, Entry], Entry] = lambda context, entry: entry
 
 
 _FROM_QONNX: tuple[Stage, ...] = (
-    Stage("compress", steps.compress, steps.compress_depends, reads=("quantize",)),
-    Stage("convert", hardware_steps.convert, hardware_steps.convert_depends, reads=("train", "quantize")),
+    Stage("compress", steps.compress, steps.compress_depends),
+    Stage("convert", hardware_steps.convert, hardware_steps.convert_depends),
     Stage(
         "emulate",
         hardware_steps.emulate,
         hardware_steps.emulate_depends,
-        reads=("quantize", "convert"),
         check=hardware_steps.check_emulate,
     ),
     Stage(
         "synthesize",
         hardware_steps.synthesize,
         hardware_steps.synthesize_depends,
-        reads=("train", "quantize", "convert"),
         check=hardware_steps.check_synthesize,
         reach=lambda config: reach_host(config.options("synthesize")),
         look_again=hardware_steps.built_by_hand,
@@ -68,9 +64,9 @@ _FROM_QONNX: tuple[Stage, ...] = (
 )
 STAGES: tuple[Stage, ...] = (
     Stage("train", steps.train, steps.train_depends),
-    Stage("prune", steps.prune, steps.prune_depends, reads=("train",)),
-    Stage("simplify", steps.simplify, steps.simplify_depends, reads=("prune",)),
-    Stage("quantize", steps.quantize, steps.quantize_depends, reads=("simplify",)),
+    Stage("prune", steps.prune, steps.prune_depends),
+    Stage("simplify", steps.simplify, steps.simplify_depends),
+    Stage("quantize", steps.quantize, steps.quantize_depends),
     *_FROM_QONNX,
 )
 QONNX_STAGES: tuple[Stage, ...] = (Stage("quantize", steps.adopt, steps.adopt_depends), *_FROM_QONNX)
@@ -175,8 +171,7 @@ class _Run:
         for stage in stages:
             depends = stage.depends(self.config, self.board)
             packages.update(depends["packages"])
-            inputs = {name: entries[name].hash for name in stage.reads if name in entries}
-            made_of = facts(stage.name, inputs, depends)
+            made_of = facts(stage.name, {name: done.hash for name, done in entries.items()}, depends)
             name = key(made_of)
             entry = None if stage.name in rebuilt else self.store.find(stage.name, name)
             cached[stage.name] = entry is not None

@@ -119,6 +119,7 @@ def prune_depends(config: Config, board: Board) -> Depends:
     return declared(
         config,
         board,
+        stages=("train",),
         options=("prune", "data"),
         settings=("seed", "threads"),
         fields=BOARD if budget else (),
@@ -158,6 +159,7 @@ def simplify_depends(config: Config, board: Board) -> Depends:
     return declared(
         config,
         board,
+        stages=("prune",),
         options=("simplify", "onnx", "data"),
         settings=("seed", "threads"),
         packages=(*_DATA, *_ONNX),
@@ -236,6 +238,7 @@ def quantize_depends(config: Config, board: Board) -> Depends:
     return declared(
         config,
         board,
+        stages=("simplify",),
         options=("quantize", "data"),
         settings=("seed", "threads"),
         fields=BOARD if search else (),
@@ -265,7 +268,7 @@ def quantize(context: Context, out: Path) -> Figures:
 
 def compress_depends(config: Config, board: Board) -> Depends:
     """Return what `compress` depends on."""
-    return declared(config, board, options=("compress",), packages=("nncodec", *QONNX))
+    return declared(config, board, stages=("quantize",), options=("compress",), packages=("nncodec", *QONNX))
 
 
 def compress(context: Context, out: Path) -> Figures:

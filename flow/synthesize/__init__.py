@@ -37,6 +37,7 @@ def synthesize(
     place_seed: int = 1,
     dense: bool = True,
     dense_onnx: Path | None = None,
+    proven_rtl: Path | None = None,
     rtl_options: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Bitstream:
@@ -64,6 +65,7 @@ def synthesize(
         place_seed: ``open``: where nextpnr begins; another one may reach a clock that this one misses.
         dense: ``open``: also synthesize the unpruned network, stage by stage, for the report.
         dense_onnx: ``open``: that network as a QONNX file; ``None``: there is none.
+        proven_rtl: ``open``: the folder of the Verilog that was proven; it must be the one that is built.
         rtl_options: ``open``: ``interval_cycles``, ``multipliers`` and the like of `flow.rtl.write_rtl`.
         progress: called at every step.
 
@@ -75,7 +77,7 @@ def synthesize(
         ConfigError: toolchain, board, project or folder break a rule.
         UnsupportedError: the toolchain cannot build for the board, or the network does not fit it.
         ToolError: a program failed, a product or a report is missing, or the clock is not reached.
-        MismatchError: the netlist computes something else than the network.
+        MismatchError: the netlist computes something else than the network, or the Verilog is not the proven one.
     """
     chosen = boards.load(board) if isinstance(board, str) else board
     name = check_target(chosen, toolchain, host)
@@ -89,6 +91,7 @@ def synthesize(
             netlist_frames=netlist_frames,
             place_seed=place_seed,
             dense_onnx=dense_onnx if dense else None,
+            proven_rtl=proven_rtl,
             progress=progress,
         )
     return vendor.build(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 
 from flow.build import plan
 from flow.build.objects import digest
-from flow.errors import ToolError, UnsupportedError
-from flow.files import write_json
+from flow.build.room import scratch
+from flow.errors import MismatchError, ToolError, UnsupportedError
+from flow.files import hashes, write_json
 from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
 from flow.fixed.golden import read_golden
@@ -85,6 +85,7 @@ def build(
     netlist_frames: int,
     place_seed: int,
     dense_onnx: Path | None,
+    proven_rtl: Path | None,
     progress: Progress,
 ) -> Bitstream:
     """Synthesize, prove, place and pack; see `flow.synthesize.synthesize`.
@@ -96,11 +97,13 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     graph, family = from_qonnx.read(design.onnx_path), family_of(board)
     rtl = write_rtl(graph, out / "rtl", module=design.top, **{**family.facts, **rtl_options})
+    if proven_rtl is not None:
+        _check_proven(rtl, proven_rtl)
     board_top.check_ports(rtl)
     _check_estimate(rtl, family, board)
     _write_link(rtl, graph, board, design, out)
-    with tempfile.TemporaryDirectory() as work:
-        yosys = Yosys(family, Path(work), timeout_s)
+    with scratch("synthesize") as work:
+        yosys = Yosys(family, work, timeout_s)
         made = _synthesized(rtl, board, yosys, progress)
         _check_room(rtl, family, made, board)
         if netlist_frames:
@@ -191,6 +194,17 @@ def _prove_board(
     simulation.build()
     with np.load(golden) as arrays:
         zynq.check_board(simulation, rtl, graph, arrays["inputs"][:frames])
+
+
+def _check_proven(rtl: RtlDesign, proven: Path) -> None:
+    """Refuse Verilog that is not, file by file, what was simulated."""
+    made, simulated = hashes(rtl.folder), hashes(proven)
+    for name in sorted(made):
+        if made[name] != simulated.get(name):
+            raise MismatchError(
+                f"synthesize: {name} must be the Verilog that was proven, not differ from {proven / name}; give the "
+                "same board and options to both, or run again with --from emulate"
+            )
 
 
 def _check_estimate(rtl: RtlDesign, family: Family, board: Board) -> None:
