@@ -19,6 +19,7 @@ from flow.errors import ConfigError, MismatchError, ToolError
 from flow.rtl.streams import Stream
 from flow.rtl.verilog import tdata_bits
 from flow.rtl.words import from_beats, to_beats
+from flow.training import npz
 from flow.training.metric import accuracy
 from flow.types import Deployment, FixedPoint, Progress
 
@@ -204,6 +205,12 @@ def _stream(values: Mapping[str, Any]) -> Stream:
 
 
 def _read_golden(path: Path, target: _Target) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    with _reading(path), np.load(path, allow_pickle=False) as file:
+    with _reading(path):
+        file = npz.read(path, ("inputs", "outputs", "labels"))
         inputs = file["inputs"].reshape(-1, *target.given.shape)
-        return inputs, file["outputs"].reshape(len(inputs), *target.made.shape), file.get("labels")
+        outputs = file["outputs"].reshape(len(inputs), *target.made.shape)
+        labels = file.get("labels")
+        kinds = "".join(array.dtype.kind for array in file.values())
+        if len(inputs) == 0 or set(kinds) - set("iu") or (labels is not None and len(labels) != len(inputs)):
+            raise ValueError(f"{len(inputs)} samples, of the kinds {kinds}")
+        return inputs, outputs, labels

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from flow.errors import ConfigError
+from flow.training import npz
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,28 @@ class Golden:
 
 
 def read_golden(path: Path) -> Golden:
-    """Read golden.npz: ``inputs`` and ``outputs``, or for several ports ``inputs_0``, ``inputs_1``, ..."""
-    with np.load(path) as file:
+    """Read golden.npz: ``inputs`` and ``outputs``, or for several ports ``inputs_0``, ``inputs_1``, ...
+
+    Raises:
+        ConfigError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        found = npz.read(path)
         inputs, outputs = (
             tuple(
-                file[name]
-                for name in ([kind] if kind in file else port_names(kind, _count(kind, file.files)))
+                found[name] for name in ([kind] if kind in found else port_names(kind, _count(kind, found)))
             )
             for kind in ("inputs", "outputs")
         )
-        return Golden(inputs, outputs, file.get("labels"))
+        arrays = (*inputs, *outputs, *([found["labels"]] if "labels" in found else []))
+        if any(array.dtype.kind not in "biuf" or array.shape[:1] != inputs[0].shape[:1] for array in arrays):
+            raise ValueError("arrays that are no samples")
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"golden: {str(path)!r} must hold inputs and outputs, a sample a row, not fail with {error}; "
+            "run quantize again"
+        ) from error
+    return Golden(inputs, outputs, found.get("labels"))
 
 
 def write_golden(path: Path, golden: Golden) -> None:
@@ -45,5 +60,5 @@ def port_names(kind: str, count: int) -> list[str]:
     return [kind] if count == 1 else [f"{kind}_{number}" for number in range(count)]
 
 
-def _count(kind: str, names: Sequence[str]) -> int:
+def _count(kind: str, names: Iterable[str]) -> int:
     return sum(name.startswith(f"{kind}_") for name in names)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from flow.errors import ConfigError
+from flow.training import npz
 from flow.types import Data
 
 NAMES = ("digits", "fashion-mnist", "mnist", "cifar10")
@@ -145,11 +144,10 @@ def _openml(name: str) -> tuple[np.ndarray, np.ndarray, None]:
 
 def _read_npz(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     try:
-        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files if key in ("x", "y", *_SPLIT_KEYS)}
-    except (ValueError, OSError, BadZipFile, EOFError, zlib.error) as error:
+        arrays = npz.read(path, ("x", "y", *_SPLIT_KEYS))
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"data: {name!r} must be a whole .npz file of plain arrays, not {type(error).__name__}: {error}; "
+            f"data: {name!r} must be a whole .npz file of plain arrays, not {error}; "
             "write it anew with numpy.savez(file, x=..., y=...)"
         ) from error
     keys = ("x", "y") if "x" in arrays else ("x_train", "y_train")
@@ -167,11 +165,13 @@ def _read_npz(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[np.n
     return x, y, None
 
 
+_LARGEST_LABEL = 2**31 - 1
+"""No network has as many outputs."""
 _SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def _checked(x: np.ndarray, y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    if y.ndim != 1 or x.shape[:1] != y.shape or not np.issubdtype(y.dtype, np.integer):
+    if y.ndim != 1 or x.shape[:1] != y.shape or y.dtype.kind not in "iu":
         raise ConfigError(
             f"data: {name!r} must hold one integer label a sample, not {y.dtype} labels of shape {y.shape} for "
             f"samples of shape {x.shape}; save class numbers from 0"
@@ -179,6 +179,10 @@ def _checked(x: np.ndarray, y: np.ndarray, name: str) -> tuple[np.ndarray, np.nd
     if len(y) == 0 or y.min() < 0:
         raise ConfigError(
             f"data: {name!r} must hold labels from 0 on, for at least one sample; save class numbers"
+        )
+    if y.max() > _LARGEST_LABEL:
+        raise ConfigError(
+            f"data: {name!r} must hold labels of at most {_LARGEST_LABEL}, not {y.max()}; save class numbers from 0"
         )
     images = _images(x, name)
     if not np.isfinite(images).all():
@@ -193,6 +197,10 @@ def _images(x: np.ndarray, name: str) -> np.ndarray:
     if x.ndim not in (2, 3, 4):
         raise ConfigError(
             f"data: {name!r} must hold vectors (2 dimensions) or images (3 or 4), not {x.ndim} dimensions; reshape x"
+        )
+    if 0 in x.shape[1:]:
+        raise ConfigError(
+            f"data: {name!r} must hold samples with values, not of shape {x.shape[1:]}; save them anew"
         )
     if x.dtype.kind not in "biuf" or (x.dtype.kind in "iu" and x.dtype.itemsize > 2):
         raise ConfigError(
