@@ -57,15 +57,7 @@ def train(
     """
     import torch
 
-    training.check_options(
-        "train",
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        patience=patience,
-    )
-    training.check_optimizer(optimizer, momentum)
+    check(epochs, learning_rate, batch_size, weight_decay, optimizer, momentum, patience)
     training.seed_everything(seed)
     training.check_labels(model, data.train, data.validation, data.test)
     graph = network.trace(model, torch.from_numpy(data.train[0][:2]))
@@ -86,3 +78,28 @@ def train(
             checkpoint=checkpoint,
         )
     return Trained(graph, training.evaluate(graph, data.test)[1], fitted.history, fitted.stopped)
+
+
+def check(
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    weight_decay: float,
+    optimizer: str,
+    momentum: float,
+    patience: int | None,
+) -> None:
+    """Refuse options of `train` that are out of range or not known.
+
+    Raises:
+        ConfigError: with the first of these.
+    """
+    training.check_options(
+        "train",
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        patience=patience,
+    )
+    training.check_optimizer(optimizer, momentum)

@@ -17,12 +17,12 @@ PRECISION_KEYS = ("accum", "weight", "bias", "result")
 STRATEGIES = ("Latency", "Resource")
 
 
-def check_options(options: Mapping[str, Any], layers: Sequence[str]) -> None:
+def check_options(options: Mapping[str, Any], layers: Sequence[str] | None) -> None:
     """Refuse keys, names and values that hls4ml would pass over in silence.
 
     Args:
         options: the table ``[hls]``.
-        layers: names of the network's layers.
+        layers: names of the network's layers; None: not known yet.
 
     Raises:
         ConfigError: with the nearest name.
@@ -33,7 +33,7 @@ def check_options(options: Mapping[str, Any], layers: Sequence[str]) -> None:
     by_layer = options.get("LayerName", {})
     _check_is_table("[hls.LayerName]", by_layer)
     for name, values in by_layer.items():
-        if name not in layers:
+        if layers is not None and name not in layers:
             raise ConfigError(
                 f"[hls.LayerName]: name must be a layer of the network, not {name!r}; "
                 f"{_nearest(name, layers, 'layers')}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flow import training
 from flow.errors import ConfigError
 from flow.prune.goal import Cost
-from flow.prune.options import Options
+from flow.prune.options import Options, check
 from flow.prune.pruner import Pruner
 from flow.training.checkpoint import Checkpoint
 from flow.types import Data, Progress, Pruned, silent
@@ -108,9 +108,7 @@ def prune(
     """
     given = locals()
     options = Options(**{field.name: given[field.name] for field in dataclasses.fields(Options)})
-    training.check_options(
-        "prune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
-    )
+    check(options, trained=data is not None)
     training.seed_everything(seed)
     samples = data.train if data else None
     pruner = Pruner(model, example, samples=samples, cost=cost, trains=data is not None, options=options)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from flow import training
 from flow.errors import ConfigError
 
 GRANULARITIES = ("structured", "unstructured")
@@ -107,6 +108,31 @@ class Options:
                 "prune: pruning_ratio must be given where there is no data, or a schedule of fixed steps, not left "
                 "out; try 0.5"
             )
+
+
+def check(options: Options, trained: bool) -> None:
+    """Refuse options of `flow.prune` that are out of range or not known.
+
+    Args:
+        options: those of the pruning and of its training.
+        trained: whether there are data to train on.
+
+    Raises:
+        ConfigError: with the first of these.
+    """
+    from flow.prune.criteria import CRITERIA
+    from flow.prune.regularizers import REGULARIZERS
+
+    training.check_options(
+        "prune",
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+    )
+    if trained:
+        training.check_optimizer(options.optimizer, options.momentum)
+    options.check(CRITERIA, REGULARIZERS, trained)
 
 
 def of_pruner(values: Mapping[str, Any]) -> Options:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flow import network, training
+from flow.errors import ConfigError
 from flow.quantize.calibration import Calibration
-from flow.quantize.widths import Widths, check_bits, check_scales
+from flow.quantize.widths import Widths, check_bits, check_layer_keys, check_scales
 
 if TYPE_CHECKING:
     from torch import fx
@@ -49,6 +51,7 @@ class Options:
             input_bits=self.input_bits,
             bias_bits=self.bias_bits,
         )
+        check_layer_keys(self.layers)
         check_scales(self.scales)
         _ = self.ranges  # it checks itself
         training.check_options(
@@ -58,6 +61,34 @@ class Options:
             learning_rate=self.learning_rate,
             patience=self.patience,
         )
+        if self.max_accuracy_drop is not None or self.bit_budget:
+            self.check_search()
+
+    def check_search(self) -> None:
+        """Refuse options of a search of widths that are out of range, or contradict one another.
+
+        Raises:
+            ConfigError: an option breaks its rule.
+        """
+        drop, budget, candidates = self.max_accuracy_drop, self.bit_budget, self.candidate_bits
+        if (drop is None) == (not budget):
+            raise ConfigError(
+                "quantize: max_accuracy_drop or bit_budget must be given for a search, not both or neither; "
+                "0.01 allows one point"
+            )
+        if drop is not None and not 0 <= drop < 1:
+            raise ConfigError(
+                f"quantize: max_accuracy_drop must be in [0, 1), not {drop}; 0.01 allows one point"
+            )
+        if not candidates or any(not 1 <= bits <= 16 for bits in candidates):
+            raise ConfigError(
+                f"quantize: candidate_bits must be widths in 1 to 16, not {list(candidates)}; [2, 3, 4, 6, 8] is usual"
+            )
+        for name, limit in (budget or {}).items():
+            if not (limit > 0 and math.isfinite(limit)):
+                raise ConfigError(
+                    f"quantize: bit_budget {name} must be above 0, not {limit}; leave it out for no limit"
+                )
 
     @property
     def searches(self) -> bool:

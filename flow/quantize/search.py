@@ -116,7 +116,9 @@ def search(
     progress: Progress = silent,
 ) -> Precision:
     """Do what `search_bits` does; of ``options``, the widths of all layers and those of a training do not count."""
-    _check(options, samples)
+    options.check_search()
+    if samples < 1:
+        raise ConfigError(f"quantize: samples must be at least 1, not {samples}; 1000 is usual")
     training.seed_everything(options.seed)
     graph = traced(model, example)
     check_samples(graph, data, epochs=1)
@@ -124,28 +126,6 @@ def search(
     widths = replace(options, weight_bits=widest, activation_bits=widest).widths(graph)
     bench = _Bench(graph, data, widths, options.ranges, cost, samples, checkpoint, progress)
     return _Search(bench, options, objective).run()
-
-
-def _check(options: Options, samples: int) -> None:
-    drop, budget, candidates = options.max_accuracy_drop, options.bit_budget, options.candidate_bits
-    if (drop is None) == (not budget):
-        raise ConfigError(
-            "quantize: max_accuracy_drop or bit_budget must be given for a search, not both or neither; "
-            "0.01 allows one point"
-        )
-    if drop is not None and not 0 <= drop < 1:
-        raise ConfigError(f"quantize: max_accuracy_drop must be in [0, 1), not {drop}; 0.01 allows one point")
-    if not candidates or any(not 1 <= bits <= 16 for bits in candidates):
-        raise ConfigError(
-            f"quantize: candidate_bits must be widths in 1 to 16, not {list(candidates)}; [2, 3, 4, 6, 8] is usual"
-        )
-    if samples < 1:
-        raise ConfigError(f"quantize: samples must be at least 1, not {samples}; 1000 is usual")
-    for name, limit in (budget or {}).items():
-        if not (limit > 0 and math.isfinite(limit)):
-            raise ConfigError(
-                f"quantize: bit_budget {name} must be above 0, not {limit}; leave it out for no limit"
-            )
 
 
 class _Bench:

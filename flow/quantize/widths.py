@@ -99,15 +99,25 @@ def check_layer_bits(graph: fx.GraphModule, layers: LayerBits) -> None:
                 f"quantize: layers must name layers of the network, not {name!r}; its layers: "
                 f"{', '.join(map(name_of, nodes))}"
             )
-        for key, value in bits.items():
-            if key not in KEYS:
-                raise ConfigError(
-                    f"quantize: layer {name!r} must have widths among {', '.join(KEYS)}, not {key!r}; correct its key"
-                )
+        for key in bits:
             if key in _OF_WEIGHTS and name not in weighted:
                 raise ConfigError(
                     f"quantize: layer {name!r} must have weights to take {key}, not be without; "
                     f"layers with weights: {', '.join(weighted)}"
+                )
+
+
+def check_layer_keys(layers: LayerBits) -> None:
+    """Refuse widths of single layers that no layer takes, whatever the network.
+
+    Raises:
+        ConfigError: with the first of these.
+    """
+    for name, bits in layers.items():
+        for key, value in bits.items():
+            if key not in KEYS:
+                raise ConfigError(
+                    f"quantize: layer {name!r} must have widths among {', '.join(KEYS)}, not {key!r}; correct its key"
                 )
             _check(f"quantize: {key} of layer {name!r}", key, value)
 

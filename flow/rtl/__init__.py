@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flow import boards
 from flow.errors import ConfigError
@@ -70,17 +71,14 @@ def write_rtl(
         ConfigError: no clocks, no multipliers or no LUTs; both ways to say how fast.
         UnsupportedError: a layer that the RTL does not have, or that cannot be that fast.
     """
+    check_pace(interval_cycles, target_fps, multipliers, luts)
     if target_fps is not None:
-        if interval_cycles is not None:
-            raise ConfigError(
-                "rtl: either interval_cycles or target_fps must be given, not both; leave one out"
-            )
-        if not target_fps > 0:
-            raise ConfigError(f"rtl: target_fps must be above 0, not {target_fps}; leave it out")
         interval_cycles = math.floor(1e9 / clock_period_ns / target_fps)
-    for name, value in {"interval_cycles": interval_cycles, "multipliers": multipliers, "luts": luts}.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"rtl: {name} must be at least 1, not {value}; leave it out")
+        if interval_cycles < 1:
+            raise ConfigError(
+                f"rtl: target_fps must be at most one frame a clock, {1e9 / clock_period_ns:,.0f}, not {target_fps:,}; "
+                "lower it"
+            )
     usual = multipliers or boards.usable_dsps(boards.load(boards.DEFAULT))
     chip = Chip(luts, usual, lut_inputs, multiplier_bits, adders)
     circuit = (
@@ -100,3 +98,27 @@ def write_rtl(
     for name, text in files.items():
         write_atomically(folder / name, text)
     return RtlDesign(folder, module, tuple(folder / name for name in files if name.endswith("v")), circuit)
+
+
+def check_pace(
+    interval_cycles: int | None = None,
+    target_fps: float | None = None,
+    multipliers: int | None = None,
+    luts: int | None = None,
+    **more: Any,
+) -> None:
+    """Refuse options of `write_rtl` that are out of range, or contradict one another; ``more`` has no rule.
+
+    Raises:
+        ConfigError: with the first of these.
+    """
+    if target_fps is not None:
+        if interval_cycles is not None:
+            raise ConfigError(
+                "rtl: either interval_cycles or target_fps must be given, not both; leave one out"
+            )
+        if not target_fps > 0:
+            raise ConfigError(f"rtl: target_fps must be above 0, not {target_fps}; leave it out")
+    for name, value in {"interval_cycles": interval_cycles, "multipliers": multipliers, "luts": luts}.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"rtl: {name} must be at least 1, not {value}; leave it out")

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from flow import boards
-from flow.build.plan import require
 from flow.config import Config
-from flow.rtl import verilator
 from flow.run import records
 from flow.run.depends import Depends, declared, samples
+from flow.run.early import opened
 from flow.run.steps import BOARD, HLS_FOLDER, INTEGERS, RTL, Context, Figures, load_project, load_quantized
 from flow.run.store import Entry
-from flow.synthesize import NETLIST_FRAMES, check_target, toolchain_of, tools_of
+from flow.synthesize import NETLIST_FRAMES, tools_of
 from flow.types import Bitstream, Board, HlsProject
 
 
@@ -94,13 +93,6 @@ def emulate_depends(config: Config, board: Board) -> Depends:
     )
 
 
-def check_emulate(config: Config, board: Board) -> None:
-    """Refuse, before the long work, an emulation whose programs are missing."""
-    require(_compiler(config), "emulate")
-    if config.options("emulate").get("rtl"):
-        verilator.require()
-
-
 def _compiler(config: Config) -> str:
     return str(config.options("emulate").get("compiler", "g++"))
 
@@ -147,7 +139,7 @@ def synthesize_depends(config: Config, board: Board) -> Depends:
     options = config.options("synthesize")
     tools = tools_of(board, options.get("toolchain"))
     shared: dict[str, Any] = {"fields": BOARD, "programs": tools.programs}
-    if not _opened(config, board):
+    if not opened(config, board):
         return declared(config, board, stages=("quantize", "convert"), options=("synthesize",), **shared)
     return declared(
         config,
@@ -161,19 +153,9 @@ def synthesize_depends(config: Config, board: Board) -> Depends:
     )
 
 
-def check_synthesize(config: Config, board: Board) -> None:
-    """Refuse, before the long work, a toolchain or a host that the board cannot be built with."""
-    options = config.options("synthesize")
-    check_target(board, options.get("toolchain"), options.get("host"))
-
-
-def _opened(config: Config, board: Board) -> bool:
-    return toolchain_of(board, config.options("synthesize").get("toolchain")) == "open"
-
-
 def proven(config: Config, board: Board) -> Config:
     """Return the config with the Verilog among what is emulated, where it becomes the hardware."""
-    if not _opened(config, board):
+    if not opened(config, board):
         return config
     return config.with_options("emulate", {"rtl": True, **config.options("emulate")})
 
@@ -183,11 +165,11 @@ def synthesize(context: Context, out: Path) -> Figures:
     from flow.synthesize import synthesize as stage
 
     options = context.options("synthesize")
-    opened = _opened(context.config, context.board)
+    is_open = opened(context.config, context.board)
     with tempfile.TemporaryDirectory() as work:
-        if opened and options.get("dense", True) and "train" in context.entries:
+        if is_open and options.get("dense", True) and "train" in context.entries:
             options["dense_onnx"] = dense_quantized(context, Path(work))
-        if opened:
+        if is_open:
             options["proven_rtl"] = context.folder("emulate") / "rtl"
         made = stage(
             load_project(context.entries["convert"], context.entries["quantize"]),
@@ -197,7 +179,7 @@ def synthesize(context: Context, out: Path) -> Figures:
             rtl_options=rtl_options(context),
             progress=context.progress,
         )
-    return synthesis_figures(context, made, out, opened, options)
+    return synthesis_figures(context, made, out, is_open, options)
 
 
 def synthesis_figures(

@@ -14,7 +14,7 @@ from flow import boards
 from flow.config import Config, load
 from flow.errors import ConfigError
 from flow.files import finite, json_text
-from flow.run import hardware_steps, manifest, steps
+from flow.run import early, hardware_steps, manifest, steps
 from flow.run.depends import Depends, changes, facts, key
 from flow.run.model_files import network_files
 from flow.run.model_source import enters_quantized
@@ -46,27 +46,27 @@ class Stage:
 
 _FROM_QONNX: tuple[Stage, ...] = (
     Stage("compress", steps.compress, steps.compress_depends),
-    Stage("convert", hardware_steps.convert, hardware_steps.convert_depends),
+    Stage("convert", hardware_steps.convert, hardware_steps.convert_depends, check=early.convert),
     Stage(
         "emulate",
         hardware_steps.emulate,
         hardware_steps.emulate_depends,
-        check=hardware_steps.check_emulate,
+        check=early.emulate,
     ),
     Stage(
         "synthesize",
         hardware_steps.synthesize,
         hardware_steps.synthesize_depends,
-        check=hardware_steps.check_synthesize,
+        check=early.synthesize,
         reach=lambda config: reach_host(config.options("synthesize")),
         look_again=hardware_steps.built_by_hand,
     ),
 )
 STAGES: tuple[Stage, ...] = (
-    Stage("train", steps.train, steps.train_depends),
-    Stage("prune", steps.prune, steps.prune_depends),
-    Stage("simplify", steps.simplify, steps.simplify_depends),
-    Stage("quantize", steps.quantize, steps.quantize_depends),
+    Stage("train", steps.train, steps.train_depends, check=early.train),
+    Stage("prune", steps.prune, steps.prune_depends, check=early.prune),
+    Stage("simplify", steps.simplify, steps.simplify_depends, check=early.simplify),
+    Stage("quantize", steps.quantize, steps.quantize_depends, check=early.quantize),
     *_FROM_QONNX,
 )
 QONNX_STAGES: tuple[Stage, ...] = (Stage("quantize", steps.adopt, steps.adopt_depends), *_FROM_QONNX)

@@ -60,8 +60,7 @@ def simplify(
     """
     import torch
 
-    if samples < 1:
-        raise ConfigError(f"simplify: samples must be at least 1, not {samples}; 256 is usual")
+    check_options(samples)
     original = network.trace(model, example).eval()
     sizes = network.shapes(original, example)
     analyse(original, sizes)  # refuses what cannot be followed
@@ -76,6 +75,12 @@ def simplify(
     dtype = network.dtype(model, network.as_inputs(example)[0].dtype)
     small = small.to(dtype=dtype, memory_format=torch.channels_last)  # in which odd widths cost a CPU nothing
     return Simplified(small, max_error, samples, before, network.costs(small, example), kept)
+
+
+def check_options(samples: int = 256) -> None:
+    """Refuse options of `simplify` that are out of range (`ConfigError`)."""
+    if samples < 1:
+        raise ConfigError(f"simplify: samples must be at least 1, not {samples}; 256 is usual")
 
 
 def _reduce(
