@@ -503,6 +503,12 @@ def _table(heads: tuple[str, ...], rows: list[list[str]], right: tuple[int, ...]
 
 def main() -> None:
     """Run the command; errors of the flow are one message and exit status 1."""
+    from flow.build.signals import stoppable
+
+    stoppable(_told)
+
+
+def _told() -> None:
     from flow.errors import FlowError
 
     try:
@@ -510,9 +516,6 @@ def main() -> None:
     except FlowError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

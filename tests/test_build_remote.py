@@ -622,7 +622,7 @@ def test_a_login_that_is_closed_while_a_build_runs_is_told_at_once(server: Serve
 def test_a_second_run_picks_up_the_build_of_one_that_was_killed(server: Server, out: Path) -> None:
     script = f"{COUNT} echo ready; {until('go')} echo text > product; echo end"
     code = (
-        "from pathlib import Path; from flow import remote; from flow.types import Command, Plan\n"
+        "from pathlib import Path; from flow.build import remote; from flow.types import Command, Plan\n"
         f"plan = Plan({{}}, (Command(('sh', '-c', {script!r}), 'logs/0.log'),), ('product',))\n"
         f"host = remote.Host('workstation', Path({str(server.config)!r}), folder='builds')\n"
         f"remote.run(plan, Path({str(out)!r}), host, subject='build', key={KEY!r}, "

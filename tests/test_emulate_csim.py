@@ -141,8 +141,8 @@ def counting(compiler: Callable[[str], str], tmp_path: Path) -> tuple[str, Calla
 
 @pytest.mark.tool
 @needs("g++")
-def test_only_what_changed_is_compiled_and_what_is_broken_is_made_again(
-    compiler: Callable[[str], str], tmp_path: Path
+def test_only_what_changed_is_compiled_and_what_is_broken_is_made_again_with_a_word(
+    compiler: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, written = counting(compiler, tmp_path)
     objects = tmp_path / "objects"
@@ -170,14 +170,17 @@ def test_only_what_changed_is_compiled_and_what_is_broken_is_made_again(
         cut.write_bytes(cut.read_bytes()[:1000])
     assert build(design) == ["csim", "testbench.o"]
 
-    for broken in (*objects.rglob("testbench.o"), *objects.rglob("csim.o")):  # as long, but rubbish
-        broken.write_bytes(b"?" * broken.stat().st_size)
-    assert build(design) == sorted(["csim", *everything])  # the link that failed, and all again
-
-    for header in objects.rglob("csim.h.gch"):
-        header.write_bytes(b"?" * header.stat().st_size)
-    network.write_text(network.read_text() + "\n// and another\n")
-    assert {"csim", "net.o"} <= set(build(design))
+    for name_made in ("testbench.o", "csim.o", "csim.h.gch", "csim.h"):
+        for broken in objects.rglob(name_made):  # as long, and another
+            content = bytearray(broken.read_bytes())
+            content[len(content) // 2] ^= 1
+            broken.write_bytes(content)
+        caplog.clear()
+        again = {"testbench.o", "csim.o"} & {name_made} or {"csim.h.gch"}
+        assert build(design) == sorted(["csim", *again])
+        (told,) = {record.getMessage() for record in caplog.records}
+        entry = next(objects.rglob(min(again)))
+        assert told == f"cache: {entry} was altered, or is not whole; it is made anew"
 
 
 def test_entries_that_nobody_used_go(tmp_path: Path) -> None:

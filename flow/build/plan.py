@@ -1,4 +1,4 @@
-"""Build plans, and the only place of the flow that starts a program."""
+"""Build plans: what is to run, and running it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import io
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import tarfile
 import tempfile
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from flow.build import room
+from flow.build.children import started as _start
 from flow.errors import ConfigError, ToolError
 from flow.files import write_atomically
 from flow.types import Command, Plan
@@ -77,19 +77,24 @@ def program_version(program: str) -> str | None:
     path = find(program)
     if path is None:
         return None
+    said: list[str] = []
     try:
-        done = subprocess.run(
+        with _start(
             (str(path), version_option(program)),
-            capture_output=True,
+            "version",
+            60,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        ) as process:
+            said = [line.strip() for text in process.communicate() for line in text.splitlines()]
+            if process.expired:
+                return None
+    except ToolError:
         return None
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[0] if lines else None
+    return next(filter(None, said), None)
 
 
 def version_option(program: str) -> str:
@@ -182,15 +187,19 @@ def run(
         on_line: called with every line that a program prints.
 
     Raises:
-        ToolError: a program is missing, fails, runs past its limit, or leaves a product out.
+        ToolError: a program is missing, fails, runs past its limit, or leaves a product out; a disk is full.
     """
     for command in plan.commands:
         require(command.argv[0], subject)
-    write(plan, folder)
-    for command in plan.commands:
-        _run_one(command, folder, subject, timeout_s, env, on_line)
+    places = (folder, *((folder / name).parent for name in plan.products))
+    with room.room(subject, *places):
+        write(plan, folder)
+        for command in plan.commands:
+            _run_one(command, folder, subject, timeout_s, env, on_line, places)
     for name in plan.products:
         if not (folder / name).exists():
+            if room.is_full(places):
+                raise room.no_room(subject, places)
             raise without(plan, name, folder, subject)
     return tuple(folder / name for name in plan.products)
 
@@ -237,10 +246,11 @@ def pipe(
         timeout_s: limit in seconds; the program is killed then, with all that it started.
 
     Raises:
-        ToolError: it is not on PATH or cannot be started.
+        ToolError: it is not on PATH or cannot be started; a disk is full.
     """
     require(argv[0], subject)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(room.room(subject, *([output.parent] if output else [])))
         source: Any = subprocess.DEVNULL
         if isinstance(stdin, Path):
             source = stack.enter_context(stdin.open("rb"))
@@ -250,13 +260,12 @@ def pipe(
             source.seek(0)
         errors = stack.enter_context(tempfile.TemporaryFile())
         sink: Any = stack.enter_context(output.open("wb")) if output else subprocess.PIPE
-        process = _start(argv, subject, stdin=source, stdout=sink, stderr=errors)
-        with _limited(process, timeout_s) as expired:
+        with _start(argv, subject, timeout_s, stdin=source, stdout=sink, stderr=errors) as process:
             for line in process.stdout or ():
                 if on_line:
                     on_line(line)
             status = process.wait()
-        return Ended(status, _last_lines(errors), bool(expired))
+        return Ended(status, _last_lines(errors), process.expired)
 
 
 def _last_lines(file: IO[bytes]) -> tuple[str, ...]:
@@ -272,15 +281,20 @@ def _run_one(
     timeout_s: float | None,
     env: Mapping[str, str] | None,
     on_line: Callable[[str], None] | None,
+    places: Sequence[Path],
 ) -> None:
     program = command.name or command.argv[0]
     log = folder / command.log
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=_LAST_LINES)
-    with log.open("w", encoding="utf-8") as sink:
-        process = _start(
+    with (
+        log.open(
+            "w", encoding="utf-8", buffering=1
+        ) as sink,  # line by line: it outlives a flow that is killed
+        _start(
             command.argv,
             subject,
+            timeout_s,
             cwd=folder,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -288,55 +302,18 @@ def _run_one(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-        )
-        with _limited(process, timeout_s) as expired:
-            assert process.stdout is not None
-            for line in process.stdout:
-                sink.write(line)
-                tail.append(line.rstrip())
-                if on_line:
-                    on_line(line.rstrip())
-            status = process.wait()
-    if expired:
+        ) as process,
+    ):
+        for line in process.stdout:
+            sink.write(line)
+            tail.append(line.rstrip())
+            if on_line:
+                on_line(line.rstrip())
+        status = process.wait()
+    if process.expired:
         assert timeout_s is not None
         raise overtime(subject, program, timeout_s, log)
     if status != 0:
+        if room.told(tail) or room.is_full(places):
+            raise room.no_room(subject, places)
         raise failure(f"{subject}: {program!r}", status, tuple(tail))
-
-
-def _start(argv: Sequence[str], subject: str, **options: Any) -> subprocess.Popen[Any]:
-    """Start a program in a session of its own, so that all that it starts can be ended with it."""
-    try:
-        return subprocess.Popen(tuple(argv), start_new_session=True, **options)
-    except OSError as error:
-        raise ToolError(
-            f"{subject}: {argv[0]!r} must start, not fail with {error.strerror!r}; install it anew"
-        ) from error
-
-
-@contextlib.contextmanager
-def _limited(process: subprocess.Popen[Any], timeout_s: float | None) -> Iterator[list[bool]]:
-    """Kill the program when its time is up, or when the block fails; what is given is not empty when time was up."""
-    expired: list[bool] = []
-
-    def expire() -> None:
-        expired.append(True)
-        _kill(process)
-
-    timer = threading.Timer(timeout_s, expire) if timeout_s is not None else None
-    if timer:
-        timer.start()
-    try:
-        yield expired
-    except BaseException:
-        _kill(process)
-        process.wait()
-        raise
-    finally:
-        if timer:
-            timer.cancel()
-
-
-def _kill(process: subprocess.Popen[Any]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

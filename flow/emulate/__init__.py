@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flow import qonnx
+from flow.build.room import scratch
 from flow.emulate.chain import CSIM, HEAD_LSB, INNER, QONNX, Samples, check_csim, check_qonnx, through
 from flow.emulate.csim import Csim
 from flow.emulate.rtl import emulate_rtl
@@ -99,10 +99,10 @@ def emulate(
     layers, _ = check_qonnx(graph, followed, head)
     want = np.concatenate([results[name].reshape(count, -1) for name in graph.outputs], axis=1)
     rows = np.concatenate([x.reshape(count, -1) for x in lsb], axis=1)
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch("emulate") as temporary:
         csim = Csim(
             design,
-            build_folder or Path(temporary),
+            build_folder or temporary,
             compiler,
             optimization,
             timeout_s,
@@ -129,8 +129,7 @@ def emulate(
             )
     proof = None
     if rtl:
-        with tempfile.TemporaryDirectory() as temporary:
-            work = Path(temporary)
+        with scratch("emulate") as work:
             made = write_rtl(graph, rtl_folder or work, module=design.top, **(rtl_options or {}))
             frames = [x[:rtl_frames] for x in lsb]
             proof = emulate_rtl(graph, made, frames, work, vcd=vcd, timeout_s=timeout_s, progress=progress)

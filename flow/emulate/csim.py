@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from flow.build import plan
+from flow.build.children import together
 from flow.build.objects import Objects, digest
 from flow.errors import ConfigError, ToolError
 from flow.resources import data_folder
@@ -25,8 +25,14 @@ _TOO_WIDE = "flow-emulation:"
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|\bkilled\b|cannot allocate memory|virtual memory exhausted", re.IGNORECASE
 )
-_BROKEN = re.compile(r"internal compiler error|\.gch|undefined reference|collect2|\bld\b")
-"""What compilers say where an object of the cache may be at fault."""
+
+
+def check_header(header: str) -> None:
+    """Refuse headers that there are not (`ConfigError`)."""
+    if header not in HEADERS:
+        raise ConfigError(
+            f"[emulate]: header must be one of {', '.join(HEADERS)}, not {header!r}; give one of them"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,7 @@ class Csim:
         jobs: int | None = None,
         cache: Path | None = None,
     ) -> None:
-        if header not in HEADERS:
-            raise ConfigError(
-                f"[emulate]: header must be one of {', '.join(HEADERS)}, not {header!r}; give one of them"
-            )
+        check_header(header)
         if jobs is not None and jobs < 1:
             raise ConfigError(f"[emulate]: jobs must be at least 1, not {jobs}; leave it out for one a core")
         self.design = design
@@ -109,27 +112,11 @@ class Csim:
         return time.perf_counter() - start
 
     def _build(self) -> None:
-        """Compile what the cache does not have; where an entry of the cache seems broken, once more without it."""
+        """Compile what the cache does not have, and link."""
         shared = self._header_key()
-        kept = {
-            unit: (digest((shared[0], unit.name), unit.seen), f"{unit.name}.o")
-            for unit in self._units(shared)
-        }
-        used = [key for key, name in (shared, *kept.values()) if self.objects.has(key, name)]
-        try:
-            self._compile(shared, kept)
-        except ToolError as error:
-            if not used or not _BROKEN.search(str(error)):
-                raise
-            for key in used:
-                self.objects.drop(key)
-            self._compile(shared, kept)
-
-    def _compile(self, shared: tuple[str, str], kept: dict[_Unit, tuple[str, str]]) -> None:
         if self._light:
             self.objects.get(*shared, self._precompile)
-        with ThreadPoolExecutor(self.jobs) as pool:
-            objects = list(pool.map(lambda unit: self._object(unit, kept[unit]), kept))
+        objects = together(lambda unit: self._object(unit, shared), self._units(shared), self.jobs)
         self._call(Command((self.compiler, *map(str, objects), "-o", "csim"), "link.log"), "csim")
 
     def _precompile(self, path: Path) -> None:
@@ -138,12 +125,13 @@ class Csim:
         argv = (self.compiler, *self._flags(), "-x", "c++-header", str(source), "-o", str(path))
         self._call(Command(argv, "csim.h.log"), path)
 
-    def _object(self, unit: _Unit, kept: tuple[str, str]) -> Path:
+    def _object(self, unit: _Unit, shared: tuple[str, str]) -> Path:
         def make(path: Path) -> None:
             argv = (self.compiler, *self._flags(), *unit.options, "-c", str(unit.source), "-o", str(path))
             self._call(Command(argv, f"{unit.name}.log"), path)
 
-        return self.objects.get(*kept, make)
+        key = digest((shared[0], unit.name), unit.seen)
+        return self.objects.get(key, f"{unit.name}.o", make)
 
     @property
     def _light(self) -> bool:
@@ -190,7 +178,7 @@ class Csim:
         """Run the compiler; its failure is told with its first messages."""
         build = Plan({}, (command,), (str(product),))
         try:
-            plan.run(build, self.folder, subject="emulate", timeout_s=self.timeout_s)
+            plan.run(build, self.folder, subject="emulate", timeout_s=self.timeout_s, env={"LC_ALL": "C"})
         except ToolError as error:
             status = re.search(r"must exit with 0, not (-?\d+);", str(error))
             if not status:
@@ -254,8 +242,7 @@ class Csim:
         def start(folder: Path) -> None:
             plan.run(build, folder, subject="emulate", timeout_s=self.timeout_s)
 
-        with ThreadPoolExecutor(count) as pool:
-            list(pool.map(start, folders))
+        together(start, folders, count)
         return folders
 
 

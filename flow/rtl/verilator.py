@@ -207,7 +207,7 @@ class Simulation:
             self.folder,
             subject="simulate",
             timeout_s=self.timeout_s,
-            env={"VERILATOR_ROOT": str(root)},
+            env={"VERILATOR_ROOT": str(root), "LC_ALL": "C"},
         )
 
     def _binding(self) -> str:
@@ -291,7 +291,7 @@ class TimedSimulation:
             self.folder,
             subject="simulate",
             timeout_s=self.timeout_s,
-            env={"VERILATOR_ROOT": str(root)},
+            env={"VERILATOR_ROOT": str(root), "LC_ALL": "C"},
         )
 
     def run(self, product: str) -> None:

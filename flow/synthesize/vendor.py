@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from flow.build import plan as plans
 from flow.build import remote
 from flow.build.remote import Host
+from flow.build.room import room
 from flow.errors import ConfigError, ToolError
 from flow.files import hashes, text_digest, write_json
 from flow.toolchains.vitis import bitstream, log
@@ -55,7 +55,7 @@ def build(
     options = {"cosim": cosim, "out_of_context": out_of_context, "monitor": monitor}
     _check_folder(design, out)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out), _room(out):
+    with _locked(out), room("synthesize", out):
         versions = _versions(host)
         plan = vitis.plan(design, board, hls=vitis.hls_program(versions), **options)
         absent = vitis.missing(versions)
@@ -126,7 +126,7 @@ def _run(
             )
     except ToolError as error:
         lines = log.errors(out)
-        if not lines:
+        if not lines or "a full disk" in str(error):
             raise
         told = str(error).split("; its output ends with")[0]
         rule = log.advice((*lines, str(error)))
@@ -187,17 +187,6 @@ def _locked(out: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(folder)
-
-
-@contextmanager
-def _room(out: Path) -> Iterator[None]:
-    """Say of a full disk what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise ToolError(f"synthesize: {str(out)!r} must have room, not a full disk; free some") from error
 
 
 def _check_folder(design: HlsProject, out: Path) -> None:

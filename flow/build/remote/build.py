@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from flow.build.plan import failure, overtime, without, write
 from flow.build.remote.folders import fetch, push
-from flow.build.remote.ssh import Host, UnreachableError, call, check, full, job, no_room, script, talk
+from flow.build.remote.ssh import Host, UnreachableError, call, check, full, job, script, talk
+from flow.build.room import told
 from flow.errors import ConfigError, ToolError
 from flow.types import Plan
 
@@ -218,7 +219,7 @@ def _judge(build: _Build, state: str, tail: tuple[str, ...], patience: _Patience
     if status == "0":
         return
     host, subject = build.host, build.subject
-    if status == "full" or no_room(tail):
+    if status == "full" or told(tail):
         raise full(host, subject)
     if status == "died":
         shown = "\n".join(f"    {line}" for line in tail)

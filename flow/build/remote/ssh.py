@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from flow.build import plan
+from flow.build.room import told
 from flow.errors import ConfigError, ToolError
 
 _OPTIONS = (
@@ -301,15 +302,10 @@ def _judge(
         )
     if said != ["0"]:
         lines = (*printed, *errors)[-30:]
-        if no_room(lines):
+        if told(lines):
             raise full(host, subject)
         failure = plan.failure(f"{subject}: what runs on {host.name!r}", int(said[-1]), lines)
         raise RemoteFailure(str(failure), int(said[-1]), "\n".join(printed), "\n".join(errors))
-
-
-def no_room(lines: Sequence[str]) -> bool:
-    """Tell whether the last lines of a program speak of a full disk."""
-    return any("No space left on device" in line for line in lines)
 
 
 def full(host: Host, subject: str) -> ToolError:

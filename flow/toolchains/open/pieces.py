@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from flow.build import plan
+from flow.build.children import together
 from flow.build.objects import Objects, digest
 from flow.rtl import RtlDesign
 from flow.rtl.streams import Stage
@@ -69,8 +70,7 @@ class Yosys:
             progress(finished, len(stages), f"{finished} of {len(stages)} stages synthesized (yosys)")
             return made
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            return tuple(pool.map(one, stages))
+        return tuple(together(one, stages, len(os.sched_getaffinity(0))))
 
     def piece(
         self,
@@ -104,7 +104,7 @@ class Yosys:
             work.mkdir(parents=True, exist_ok=True)
             self._run(work, {**files, "synth.ys": "\n".join(script) + "\n"}, (NETLIST, CELLS))
             for name in (CELLS, NETLIST):
-                (work / name).replace(path.parent / name)
+                shutil.move(work / name, path.parent / name)  # the cache may be on another disk
 
         netlist = self.objects.get(key, NETLIST, make)
         stat = json.loads((netlist.parent / CELLS).read_text(encoding="utf-8"))
