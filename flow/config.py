@@ -151,6 +151,7 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
     _known(values, (*_TOP, "model", *TABLES, "hls"), "config")
     for key, kind in _TOP.items():
         _typed(values, key, kind, "config")
+    _check_name(values.get("name", "run"))
     if values.get("threads", 1) < 1:
         raise ConfigError(
             f"config: threads must be at least 1, not {values['threads']}; 1 suits small networks"
@@ -182,6 +183,15 @@ def check(values: Mapping[str, Any], base: Path) -> Config:
         hls=_table(values, "hls"),
         base=base,
     )
+
+
+def _check_name(name: str) -> None:
+    plain = name.isprintable() and name == name.strip() and not set(name) & set("/\\")
+    if not plain or not name or name.startswith(".") or len(name.encode()) > 100:
+        raise ConfigError(
+            f"config: name must be a plain name for a folder, not {name!r}; take up to 100 letters, digits, - and _: "
+            "results go to runs/<name>"
+        )
 
 
 def _check_model(model: Mapping[str, Any]) -> None:

@@ -111,6 +111,49 @@ def test_the_arguments_that_the_pipeline_fills_are_no_options(stage: str, key: s
     assert refused({**MODEL, stage: {key: 1}}).startswith(f"[{stage}]: key {key!r} is not known")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/../../x",
+        "/tmp/x",
+        "a/b",
+        "a\\b",
+        ".store",
+        "a\0b",
+        "a\nb",
+        "\x1b[2J",
+        " a",
+        "a ",
+        "é" * 51,
+        "a" * 101,
+        "\udc80",
+        "\u202eb",
+    ],
+)
+def test_a_name_that_is_no_plain_folder_is_refused_before_anything_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import flow
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        flow.run({"name": name, **MODEL})
+    assert str(error.value) == (
+        f"config: name must be a plain name for a folder, not {name!r}; take up to 100 letters, digits, - and _: "
+        "results go to runs/<name>"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "digits-8_bit v1.2", "größe", "-x", "a" * 100])
+def test_a_plain_name_is_taken(name: str) -> None:
+    assert config.load({"name": name, **MODEL}).name == name
+
+
 def test_a_config_without_a_network_is_refused() -> None:
     assert refused({"name": "x"}) == (
         "[model]: source must name a function as 'package.module:function', not be left out; or name a file with onnx"

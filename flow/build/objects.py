@@ -63,7 +63,7 @@ class Objects:
     """
 
     def __init__(self, folder: Path | None = None, name: str = "csim") -> None:
-        self.folder = folder or (_fallback.get() or cache()) / name
+        self.folder = (folder or (_fallback.get() or cache()) / name).absolute()
 
     def path(self, key: str, name: str) -> Path:
         """Return where the file ``name`` of the entry ``key`` lies or will lie."""

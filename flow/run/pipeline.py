@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flow import boards
+from flow.build.objects import caching
 from flow.config import Config, load
 from flow.errors import ConfigError
 from flow.files import finite, json_text
@@ -123,7 +124,7 @@ def run(
     folder = Path(out) if out is not None else Path("runs") / checked.name
     store = Store(folder)
     manifest.deployment(folder)
-    with store.locked():
+    with store.locked(), caching(store.root / "cache"):
         try:
             checked = replace(checked, network=network_files(checked, store.root))
             work = _Run(checked, target, folder, store, listener or (lambda *_: None))
