@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,16 +56,19 @@ def run_on_board(
         printed = remote.call(host, script, subject="deploy", timeout_s=timeout_s)
     except remote.RemoteFailure as failed:
         raise _refused(failed, host) from None
-    found = _last_line(printed.splitlines(), host)
+    done = _deployment(_last_line(printed.splitlines(), host), str(manifest["board"]), host)
     progress(_STEPS, _STEPS, "done")
-    return _deployment(found, str(manifest["board"]))
+    return done
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        int(found["bitstream"]["sha256"], 16)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not re.fullmatch("[0-9a-f]{64}", found["bitstream"]["sha256"]) or not isinstance(
+            found["board"], str
+        ):
+            raise ValueError("another kind of manifest")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"deploy: {str(bundle)!r} must be a bundle, not fail with {error!r}; flow deploy without --host writes one"
         ) from error
@@ -89,7 +93,7 @@ def _last_line(lines: Sequence[str], host: Host) -> dict[str, Any]:
         if line.startswith("{"):
             try:
                 found: dict[str, Any] = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
             return found
     shown = "\n".join(f"    {line}" for line in lines[-8:])
@@ -98,7 +102,44 @@ def _last_line(lines: Sequence[str], host: Host) -> dict[str, Any]:
     )
 
 
-def _deployment(found: Mapping[str, Any], board: str) -> Deployment:
+_TEXTS = ("backend", "design_id")
+_WHOLE = ("samples", "max_error_lsb", "latency_cycles")
+_OPTIONAL = ("accuracy", "cycles_per_sample", "design_id", "latency_cycles")
+_ANSWER = (
+    *_TEXTS,
+    *_WHOLE,
+    "accuracy",
+    "clock_mhz",
+    "cycles_per_sample",
+    "latency_us",
+    "throughput_samples_per_s",
+)
+_LARGEST = 1e15
+
+
+def _is_answer(key: str, value: object) -> bool:
+    """Tell whether the self-test could have measured ``value``; it comes from a machine of the user's."""
+    if value is None:
+        return key in _OPTIONAL
+    if key in _TEXTS:
+        return isinstance(value, str) and value.isprintable() and len(value) < 100
+    kind = int if key in _WHOLE else int | float
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
+def _deployment(found: Mapping[str, Any], board: str, host: Host) -> Deployment:
+    for key in _ANSWER:
+        if key not in found or not _is_answer(key, found[key]):
+            told = repr(found[key])[:80] if key in found else "nothing"
+            raise ToolError(
+                f"deploy: the self-test on {host.name} must give {key} as this version's does, not {told}; copy the "
+                "bundle again"
+            )
+    if not found["samples"] or found["max_error_lsb"]:
+        raise MismatchError(
+            f"deploy: the self-test on {host.name} must find 1 or more samples and 0 LSB, not {found['samples']} and "
+            f"{found['max_error_lsb']}; copy the bundle again"
+        )
     cycles = found["latency_cycles"]
     return Deployment(
         board=board,

@@ -14,6 +14,8 @@ INFO, RUN = 0x01, 0x02
 VERSION = 1
 _HEAD = struct.Struct("<BBBH")
 _INFO = struct.Struct("<B8sIII")
+_MOST_SKIPPED = 1 << 16
+"""Bytes and stale answers before the one that is due; a line that never falls silent would hold us forever."""
 _ERRORS = {1: "a damaged CRC", 2: "a wrong length", 3: "an unknown kind", 4: "a network that gives no result"}
 
 
@@ -88,7 +90,7 @@ class Link:
 
     def _answer(self, kind: int, expected: int) -> tuple[bytes | None, str]:
         """Return the payload of the answer to the last request, or what came in its place."""
-        while True:
+        for _ in range(_MOST_SKIPPED):
             first = self.line.read(1)
             if not first:
                 return None, "no answer"
@@ -103,8 +105,9 @@ class Link:
                 return None, "a damaged answer"
             if sequence != self._sequence:
                 continue  # to a request that was given up
-            if got == FAILED:
+            if got == FAILED and length == 1:
                 return None, _ERRORS.get(rest[0], f"error {rest[0]}")
             if got != kind | ANSWER or length != expected:
                 return None, "another answer"
             return rest[:-4], ""
+        return None, "noise"

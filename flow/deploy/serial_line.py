@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -61,7 +61,8 @@ def run_on_serial(
     got, clocks = [], []
     with _opened(serial, baud or target.baud, timeout_s) as line:
         link = Link(line, retries)
-        hertz = _check_board(link, target)
+        with _plugged_in(serial):
+            hertz = _check_board(link, target)
         for number in range(count):
             taken, data = _run(link, target, inputs[number], serial)
             got.append(_unpack(target.made, data))
@@ -101,16 +102,25 @@ def _check_board(link: Link, target: _Target) -> int:
             f"deploy: samples and results must have {sizes} bytes, not {(info.sample_bytes, info.result_bytes)}; build "
             "anew"
         )
+    if not info.clock_hz:
+        raise ToolError("deploy: the board must tell its clock, not 0 Hz; program it with this build")
     return info.clock_hz
 
 
-def _run(link: Link, target: _Target, sample: np.ndarray, port: str) -> tuple[int, bytes]:
+@contextmanager
+def _plugged_in(port: str) -> Iterator[None]:
+    """Turn what a line that breaks raises into an error that names its port."""
     try:
-        return link.run(_pack(target.given, sample), _size(target.made))
-    except OSError as error:  # pyserial's errors among them
+        yield
+    except (OSError, termios.error) as error:  # pyserial's errors are OSErrors
         raise ToolError(
             f"deploy: port {port!r} must stay open, not fail ({error}); plug the board in again"
         ) from error
+
+
+def _run(link: Link, target: _Target, sample: np.ndarray, port: str) -> tuple[int, bytes]:
+    with _plugged_in(port):
+        return link.run(_pack(target.given, sample), _size(target.made))
 
 
 def _size(stream: Stream) -> int:
@@ -175,7 +185,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise ConfigError(
             f"deploy: {str(path)!r} must be there, not missing; build with flow run --toolchain open first"
         ) from error
-    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"deploy: {str(path)!r} must be a build's, not damaged ({error!r}); build again"
         ) from error
