@@ -99,6 +99,14 @@ def hashes(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
     return found
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file; a name that no file can have (too long, say) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:

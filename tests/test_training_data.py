@@ -289,7 +289,7 @@ def test_a_damaged_file_is_refused(tmp_path, write, save, damage):
     assert message.endswith(ADVICE)
 
 
-@pytest.mark.parametrize("name", ["nothing.npz", "cifar100", "."])
+@pytest.mark.parametrize("name", ["nothing.npz", "cifar100", ".", "a" * 300, "a\0b"])
 def test_a_missing_file_is_named(tmp_path, name):
     expected = (
         f"data: {name!r} must be an existing .npz file or one of digits, fashion-mnist, mnist, cifar10; "

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flow.errors import ConfigError
+from flow.files import is_file
 from flow.training import npz
 from flow.types import Data
 
@@ -96,7 +97,7 @@ def _digest(path: Path) -> str:
 
 def _resolve(name: str, base: Path | None) -> Path:
     path = (base or Path()) / name
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(
             f"data: {name!r} must be an existing .npz file or one of {', '.join(NAMES)}; check [data] in the config"
         )
