@@ -12,6 +12,9 @@ import vendor_tools
 from flow.types import HlsProject
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two threads that wait for each other are slow on a busy machine
+# Verilator's runtime is compiled once, not in every simulation.
+os.environ["OBJCACHE"] = str(Path(__file__).with_name("verilated_once.sh"))
+os.environ["FLOW_TEST_OBJECTS"] = str(Path(__file__).parents[1] / ".pytest_cache" / "verilated")
 
 
 def needs(program: str) -> pytest.MarkDecorator:

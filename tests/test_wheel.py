@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,10 +92,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory, elsewhere: Path) -> Path
     run(sys.executable, "-m", "venv", "--without-pip", venv, cwd=elsewhere)
     pip = [sys.executable, "-m", "pip", "--python", venv / "bin" / "python"]
     run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=elsewhere)
-    # The dependencies come from the environment of the tests. Python does not follow the .pth files in a
-    # folder that a .pth file added, so an editable install there stays out of sight.
+    # The dependencies come from wherever the tests have them. Python does not follow the .pth files in a folder that a
+    # .pth file added, so an editable install there stays out of sight, and folders that it would add are named here.
     (site_packages,) = venv.glob("lib/python*/site-packages")
-    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    places = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    (site_packages / "dependencies.pth").write_text("\n".join([*places, ""]), encoding="utf-8")
     return venv
 
 
