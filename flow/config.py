@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import os
+import re
 import tomllib
 import types
 import typing
@@ -17,6 +20,7 @@ from flow.compress import compress
 from flow.convert import convert
 from flow.emulate import emulate
 from flow.errors import ConfigError
+from flow.files import is_file
 from flow.onnx_model import check_opset, write
 from flow.prune import prune
 from flow.quantize import quantize
@@ -84,6 +88,13 @@ _TOP: dict[str, Any] = {
 }
 _MODEL: dict[str, Any] = {"source": str, "checkpoint": str | None, "onnx": str}
 
+LARGEST_SEED = 2**32 - 2
+"""numpy takes 32 bits, and the second split of the data takes the seed + 1."""
+_MOST_BITS = 63
+_LONGEST = 4096
+_NO_NUL = re.compile("[^\0\ud800-\udfff]*")
+"""Half a surrogate pair, which only Python can give, is in no file's name either."""
+
 DEMO: dict[str, Any] = {
     "name": "digits",
     "board": boards.DEFAULT,
@@ -133,13 +144,13 @@ def load(source: str | Path | Mapping[str, Any] | None) -> Config:
     if isinstance(source, Mapping):
         return check(source, Path())
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(
             f"config: {str(path)!r} must be an existing file, not missing; flow init writes one"
         )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # no UTF-8, no TOML, numbers of 5,000 digits
         raise ConfigError(
             f"config: {str(path)!r} must be TOML, not broken: {error}; correct that line"
         ) from error
@@ -148,14 +159,13 @@ def load(source: str | Path | Mapping[str, Any] | None) -> Config:
 
 def check(values: Mapping[str, Any], base: Path) -> Config:
     """Check every key and type; returns the config with its defaults filled in."""
+    named = isinstance(values.get("name"), str)  # that text has a rule of its own
+    _check_plain({key: value for key, value in values.items() if key != "name" or not named}, "config")
     _known(values, (*_TOP, "model", *TABLES, "hls"), "config")
     for key, kind in _TOP.items():
         _typed(values, key, kind, "config")
     _check_name(values.get("name", "run"))
-    if values.get("threads", 1) < 1:
-        raise ConfigError(
-            f"config: threads must be at least 1, not {values['threads']}; 1 suits small networks"
-        )
+    _check_seed_and_threads(values)
     model = _table(values, "model")
     _known(model, tuple(_MODEL), "[model]")
     for key, kind in _MODEL.items():
@@ -192,6 +202,46 @@ def _check_name(name: str) -> None:
             f"config: name must be a plain name for a folder, not {name!r}; take up to 100 letters, digits, - and _: "
             "results go to runs/<name>"
         )
+
+
+def _check_seed_and_threads(values: Mapping[str, Any]) -> None:
+    if not 0 <= values.get("seed", 0) <= LARGEST_SEED:
+        raise ConfigError(f"config: seed must be in [0, {LARGEST_SEED}], not {values['seed']}; 0 is usual")
+    threads, cores = values.get("threads", 1), os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise ConfigError(
+            f"config: threads must be in [1, {cores}], this machine's, not {threads}; 1 suits small networks"
+        )
+
+
+def _check_plain(values: Mapping[str, Any], where: str) -> None:
+    """Refuse values that fit their type, and nothing that they would be used for."""
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"{where}: keys must be texts, not of type {type(key).__name__}; correct the config"
+            )
+        for item in (key, *_items(value)):
+            if isinstance(item, Mapping):
+                _check_plain(item, f"[{key}]" if where == "config" else where)
+            elif rule := _broken_rule(item):
+                raise ConfigError(f"{where}: {key[:80]!r} must be {rule}; correct the config")
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return [item for part in value for item in _items(part)]
+    return [value]
+
+
+def _broken_rule(value: Any) -> str | None:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"an integer of at most {_MOST_BITS} bits, not of {value.bit_length()}"
+    if isinstance(value, float) and math.isnan(value):
+        return "a number, not nan"
+    if isinstance(value, str) and (len(value) > _LONGEST or not _NO_NUL.fullmatch(value)):
+        return f"a text of at most {_LONGEST} characters without NUL, not {value[:80]!r}"
+    return None
 
 
 def _check_model(model: Mapping[str, Any]) -> None:
