@@ -17,7 +17,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from glob import glob
 from itertools import count
 from typing import Any, TypeVar
@@ -132,6 +132,10 @@ def started(argv: Sequence[str], subject: str, timeout_s: float | None, **option
         ToolError: it cannot be started.
     """
     mark, gate = _watch.mark(), getattr(_here, "gate", None) or _Gate()
+    if gate.closed:
+        raise ToolError(
+            f"{subject}: {argv[0]!r} must start before another fails, not after it; see the other's error"
+        )
     env = {**(options.pop("env", None) or os.environ), _MARK: mark}
     try:
         process: Any = subprocess.Popen(tuple(argv), start_new_session=True, env=env, **options)
@@ -173,14 +177,22 @@ def together(action: Callable[[_Item], _Result], items: Iterable[_Item], jobs: i
 
     def one(item: _Item) -> _Result:
         _here.gate = gate
-        return action(item)
+        try:
+            return action(item)
+        except BaseException:
+            gate.closed = True  # before this thread takes another item
+            raise
 
     with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(one, item) for item in items]
         try:
-            return list(pool.map(one, items))
+            for future in as_completed(futures):
+                future.result()
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             gate.close()  # before the pool waits for its threads
             raise
+    return [future.result() for future in futures]
 
 
 def _kill(process: subprocess.Popen[Any], mark: str) -> None:
