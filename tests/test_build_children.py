@@ -47,9 +47,9 @@ def gone(number: int, within_s: float = 5) -> bool:
     return False
 
 
-def numbers(folder: Path) -> list[int]:
+def numbers(folder: Path, within_s: float = 30) -> list[int]:
     """Return the processes that `SCRIPT` told of, once it has told of all."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + within_s
     while not all((folder / name).is_file() and (folder / name).read_text() for name in STARTED):
         assert time.monotonic() < deadline
         time.sleep(0.02)
