@@ -26,3 +26,8 @@ class MismatchError(FlowError):
     def __init__(self, message: str, layers: tuple[object, ...] = ()) -> None:
         super().__init__(message)
         self.layers = layers
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another library's or the user's error says, or its type where that is nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -381,3 +381,19 @@ def test_a_class_that_borrows_the_name_of_a_layer_is_refused():
     assert refusal(graph, IMAGE) == (
         f"model: layer '0' must be torch.nn's own Conv2d, not {__name__}'s; convert it first"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(AssertionError(), "AssertionError"), (KeyError("width"), "'width'"), (ZeroDivisionError("a\nb"), "a")],
+)
+def test_a_forward_that_fails_in_its_own_way_is_told(error: Exception, told: str) -> None:
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error
+
+    with pytest.raises(ConfigError) as refused:
+        network.trace(Failing(), torch.zeros(1, 3))
+    assert str(refused.value) == (
+        f"model: input must fit the network, not have shape (1, 3): {told}; check [data] and [model]"
+    )

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flow.errors import ConfigError, UnsupportedError
+from flow.errors import ConfigError, UnsupportedError, first_line
 from flow.network.forms import (
     MODULES,
     Example,
@@ -63,9 +63,9 @@ def _symbolic(model: nn.Module, count: int) -> fx.GraphModule:
 
     try:
         model = copy.deepcopy(model)
-    except RuntimeError as error:
+    except Exception as error:
         raise UnsupportedError(
-            f"model: weights must be plain parameters, not computed ones ({str(error).split('.')[0]}); "
+            f"model: weights must be plain parameters, not computed ones ({first_line(error).split('.')[0]}); "
             "make masks and weight norms permanent first, e.g. with torch.nn.utils.prune.remove"
         ) from error
     if isinstance(model, fx.GraphModule):
@@ -75,7 +75,7 @@ def _symbolic(model: nn.Module, count: int) -> fx.GraphModule:
             graph = fx.GraphModule(model, Tracer().trace(model), type(model).__name__)
     except Exception as error:
         raise UnsupportedError(
-            f"model: forward must be traceable by torch.fx, not {type(error).__name__}: {error}; "
+            f"model: forward must be traceable by torch.fx, not {type(error).__name__}: {first_line(error)}; "
             "replace branches and loops that depend on data"
         ) from error
     for node in list(graph.graph.nodes):
@@ -120,11 +120,11 @@ def _check_fits(model: nn.Module, example: Example) -> None:
     try:
         with torch.no_grad(), evaluating(model):
             model(*(like_weights(model, tensor) for tensor in inputs))
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+    except Exception as error:  # the network's code is the user's
         given = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         raise ConfigError(
             f"model: input must fit the network, not have shape {given}: "
-            f"{str(error).splitlines()[0]}; check [data] and [model]"
+            f"{first_line(error)}; check [data] and [model]"
         ) from error
 
 
@@ -144,10 +144,10 @@ def _check_same(model: nn.Module, graph: fx.GraphModule, example: Example) -> No
         with torch.no_grad(), evaluating(model), evaluating(graph):
             want = tensors_of(model(*(tensor.clone() for tensor in batch)))
             got = tensors_of(graph(*(tensor.clone() for tensor in batch)))
-    except (RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:
         raise UnsupportedError(
             f"model: forward must take any batch size, but {len(batch[0])} samples fail: "
-            f"{str(error).splitlines()[0]}; write torch.flatten(x, 1) for a view of a fixed size"
+            f"{first_line(error)}; write torch.flatten(x, 1) for a view of a fixed size"
         ) from error
     if len(want) != len(got) or not all(map(_equal, want, got)):
         raise UnsupportedError(

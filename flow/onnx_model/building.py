@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.errors import ConfigError, UnsupportedError
+from flow.errors import ConfigError, UnsupportedError, first_line
 from flow.names import free_name, identifier
 from flow.onnx_model.constants import MAX_VALUES, attributes_of
 from flow.onnx_model.files import label
@@ -132,7 +132,7 @@ class Builder:
             shapes = " and ".join(str(v.shape) for v in arguments if isinstance(v, Tensor))
             raise ConfigError(
                 f"onnx: {step.where} must fit its input of shape {shapes or 'several'}, not fail with: "
-                f"{str(error).splitlines()[0]}; export the network anew"
+                f"{first_line(error)}; export the network anew"
             ) from error
         return tuple(int(extent) for extent in result.shape[1:])
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.errors import ConfigError, MismatchError
+from flow.errors import ConfigError, MismatchError, first_line
 from flow.onnx_model.files import opset_of
 from flow.onnx_model.layouts import Tensor, moved
 from flow.onnx_model.runtime import runtime
@@ -133,7 +133,7 @@ def _file(reading: Reading, inputs: Mapping[str, np.ndarray], size: int, name: s
             parts.append(session.run(outputs, feed))
     except Exception as error:
         raise ConfigError(
-            f"onnx: {name!r} must be executed by onnxruntime, not refused: {str(error).splitlines()[0]}; export it anew"
+            f"onnx: {name!r} must be executed by onnxruntime, not refused: {first_line(error)}; export it anew"
         ) from error
     sides = {key: reading.tensors[key].axes.index(0) for key in outputs}
     return {
@@ -189,7 +189,7 @@ def _converted(model: Any) -> Any:
     except Exception as error:
         raise ConfigError(
             f"onnx: operators of opset {opset_of(model)} must convert to opset 9, not fail: "
-            f"{str(error).splitlines()[0]}; export it anew with opset 13"
+            f"{first_line(error)}; export it anew with opset 13"
         ) from error
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow import network
-from flow.errors import ConfigError, MismatchError, UnsupportedError
+from flow.errors import ConfigError, MismatchError, UnsupportedError, first_line
 from flow.onnx_model.constants import FOLDABLE, fold
 from flow.onnx_model.files import STANDARD, array_of, label
 from flow.onnx_model.proof import difference, values_of
@@ -164,7 +164,7 @@ def _export(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...], opset: int)
     except Exception as error:
         raise UnsupportedError(
             f"onnx: network must be one that torch exports with opset {opset}, not fail with "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}; choose opset 13 or newer"
+            f"{type(error).__name__}: {first_line(error)}; choose opset 13 or newer"
         ) from error
     return load_model_from_string(file.getvalue())
 

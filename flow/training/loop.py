@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.errors import ConfigError, UnsupportedError
+from flow.errors import ConfigError, UnsupportedError, first_line
 from flow.network import evaluating
 from flow.training.checkpoint import Checkpoint
 from flow.training.metric import accuracy
@@ -133,9 +133,9 @@ def _check_split(model: nn.Module, split: Split) -> None:
     try:
         with torch.no_grad(), evaluating(model):
             outputs = model(x[:1].clone())
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # the network's code is the user's
         raise ConfigError(
-            f"data: samples must fit the network, not have shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}; "
+            f"data: samples must fit the network, not have shape {tuple(x.shape[1:])}: {first_line(error)}; "
             "check [data] and [model]"
         ) from error
     if not isinstance(outputs, torch.Tensor):
