@@ -9,14 +9,20 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test docs tools format clean
+.PHONY: demo lint quick test docs tools format clean
 demo: $(STAMP)
 	$(VENV)/bin/flow demo
 
-test: $(STAMP)
+lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# Without compilers, notebooks and what takes long; a test that starts a program all the same fails there.
+quick: lint
+	FLOW_QUICK=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m 'not tool and not slow' tests
+
+test: lint
 	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
 
 # What the tests use beside g++, of Debian's packages: tclsh for the vendor's scripts, a real sshd that plays workstations

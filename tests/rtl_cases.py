@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pytest
+from conftest import needs
 
 from flow.resources import data_folder
-from flow.rtl.verilator import Result, Simulation, installed
+from flow.rtl.verilator import Result, Simulation
 
 VERILOG = data_folder("hls_templates") / "verilog"
 LIMIT = 200_000
@@ -19,9 +18,7 @@ LIMIT = 200_000
 ODD = 0x2D9B
 """A seed's stride, so that neighbouring cases draw different values."""
 
-needs_verilator = pytest.mark.skipif(
-    installed() is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1", reason="'verilator' is not installed"
-)
+needs_verilator = needs("verilator", "g++", "make")
 
 
 def pack(values: np.ndarray, width: int) -> np.ndarray:

@@ -12,15 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from conftest import needs
 
 from flow.build.remote import Host
 
 _PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 SSHD = shutil.which("sshd", path=_PLACES)
-needs_sshd = pytest.mark.skipif(
-    SSHD is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1", reason="'sshd' is not there"
-)
+needs_sshd = needs("sshd", "ssh")
 
 
 class Server:

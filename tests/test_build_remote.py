@@ -41,7 +41,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def over_ssh(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.tool(needs_sshd(test))
+    return needs_sshd(test)
 
 
 def shell(script: str, log: str = "logs/1.log", name: str = "") -> Command:

@@ -244,7 +244,6 @@ def data(small):
     return small
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_frames_back_to_back_come_out_exactly(case, tmp_path):
@@ -296,7 +295,6 @@ void net(input_t a[3], input2_t b[2], layer3_t c[9], layer4_t d[1]) {
 """
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
 def test_several_inputs_and_outputs_follow_one_another_in_a_frame(io_type, tmp_path):
@@ -353,7 +351,6 @@ def _check(width, signed, size, arrays, last):
     return f"    failed += shape<{width}, {flags}>().check() != 0;\n"
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_both_gearboxes_agree_with_plain_packing_for_every_shape(tmp_path):
     shapes = [(w, n, arrays) for w in (5, 16, 19, 40) for n in (1, 2, 3, 5, 8) for arrays in (1, 2, 3, 5)]
@@ -378,7 +375,6 @@ def test_both_gearboxes_agree_with_plain_packing_for_every_shape(tmp_path):
     assert (ran.stdout, ran.returncode) == ("", 0)
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_golden_value_that_differs_is_reported_and_fails(data):
     inputs = SMALL.frames()
@@ -391,7 +387,6 @@ def test_a_golden_value_that_differs_is_reported_and_fails(data):
     assert ran.returncode == 1
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
@@ -412,7 +407,6 @@ def test_damaged_data_is_refused(data, name, damage, message):
     assert (ran.stdout, ran.returncode) == ("", 2)
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_missing_data_is_refused(data):
     (data / "tb_data" / "golden.dat").unlink()
@@ -421,7 +415,6 @@ def test_missing_data_is_refused(data):
     assert ran.returncode == 2
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_data_is_found_by_file_name_alone(data, tmp_path):
     for name in ("inputs.dat", "golden.dat"):
@@ -430,7 +423,6 @@ def test_data_is_found_by_file_name_alone(data, tmp_path):
     assert ran.stdout == "PASS: 7 samples equal, 0 LSB\n"
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_short_binary_is_refused(data):
     (data / "short.bin").write_bytes(SMALL.frames().tobytes()[:-3])
@@ -442,7 +434,6 @@ def test_a_short_binary_is_refused(data):
     assert _run(data, "only_one").returncode == 2
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_an_error_of_its_own(data):
@@ -453,7 +444,6 @@ def test_a_full_disk_is_an_error_of_its_own(data):
     assert _run(data, "inputs.bin", "outputs.bin", "no_such_folder").returncode == 3
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_wrong_tlast_is_noticed(tmp_path):
     files = axis_files("net", SMALL.io_type, *_ports(SMALL), (("scale", 3),)) | _network(SMALL)
@@ -472,7 +462,6 @@ def test_a_wrong_tlast_is_noticed(tmp_path):
     assert ran.returncode == 1
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_layer_that_is_never_traced_is_refused(tmp_path):
     files = axis_files("net", SMALL.io_type, *_ports(SMALL), (("scale", 3), ("ghost", 2))) | _network(SMALL)
@@ -483,7 +472,6 @@ def test_a_layer_that_is_never_traced_is_refused(tmp_path):
     assert ran.returncode == 2
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_port_that_disagrees_with_the_network_does_not_compile(tmp_path, capfd):
     narrower = Side(Port("out", (3,), FixedPoint(True, 8, 10)), "result_t")

@@ -202,7 +202,6 @@ def stalled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _compile(tmp_path_factory.mktemp("stalled"), NETWORKS, stalls=True)
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("network", NETWORKS, ids=NAMES)
 def test_queued_frames_come_back_with_their_tlast_call_by_call(network: Network, called: Path) -> None:
@@ -211,7 +210,6 @@ def test_queued_frames_come_back_with_their_tlast_call_by_call(network: Network,
     assert np.array_equal(_received(called, network), network.batches()[1])
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("network", NETWORKS, ids=NAMES)
 def test_stalls_on_both_sides_change_no_word_and_no_tlast(network: Network, stalled: Path) -> None:
@@ -221,7 +219,6 @@ def test_stalls_on_both_sides_change_no_word_and_no_tlast(network: Network, stal
         assert np.array_equal(_received(stalled, network), network.batches()[1])
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_more_frames_inside_than_flags_wait_and_go_on(stalled: Path) -> None:
     """Of one word each: those with a flag, one whose flag waits, one that waits to leave, and what the FIFOs hold."""
@@ -232,7 +229,6 @@ def test_more_frames_inside_than_flags_wait_and_go_on(stalled: Path) -> None:
     assert np.array_equal(_received(stalled, DEEP), DEEP.batches()[1])
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_flag_that_is_asked_for_before_the_results_stops_the_frame(tmp_path: Path) -> None:
     """The network then waits for room for its results, and its words, the last one among them, for the network."""

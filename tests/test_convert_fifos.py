@@ -113,7 +113,6 @@ def written(
     return design
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_frames_pass_through_fifos_that_hold_no_more_than_was_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -135,7 +134,6 @@ def test_frames_pass_through_fifos_that_hold_no_more_than_was_computed(
     )
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_frame_stops_at_a_fifo_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Builder(X)

@@ -43,7 +43,6 @@ def everything() -> FixedGraph:
     return made.graph(*(node.name for node in made.nodes if not isinstance(node, Reshape)))
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("io_type", IO_TYPES)
 def test_the_cpp_computes_the_integers_of_the_graph(io_type: str, tmp_path: Path) -> None:

@@ -83,7 +83,6 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return built_top(tmp_path_factory.mktemp("board"), lower(qonnx("cnn")))
 
 
-@pytest.mark.tool
 @needs_verilator
 class TestSimulatedBoard:
     """The real top of a board, its clock and its line simulated."""
@@ -164,7 +163,6 @@ class TestSimulatedBoard:
             deploy(tmp_path, serial=port, baud=115_200, timeout_s=20)
 
 
-@pytest.mark.tool
 @needs_verilator
 def test_beats_that_come_after_the_result_do_not_reach_the_next_sample(tmp_path: Path) -> None:
     """The last three rows are read by no window, so that the result is whole before they are taken."""
@@ -194,7 +192,6 @@ endmodule
 """
 
 
-@pytest.mark.tool
 @needs_verilator
 def test_a_network_without_a_result_and_frames_that_stop_do_not_hang_the_line(tmp_path: Path) -> None:
     import serial

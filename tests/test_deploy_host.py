@@ -17,7 +17,7 @@ from flow.errors import ConfigError, MismatchError, ToolError
 from flow.run import deployment, pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.tool, needs_sshd]
+pytestmark = needs_sshd
 
 
 def by_hand(out, **hardware):

@@ -59,7 +59,6 @@ def integers(design: HlsProject, inputs: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- equality
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize(("name", "io_type", "dsps"), CASES)
 def test_every_hop_is_exact(name: str, io_type: str, dsps: int) -> None:
@@ -82,7 +81,6 @@ def test_every_hop_is_exact(name: str, io_type: str, dsps: int) -> None:
     assert min(result.build_seconds, result.samples_per_second, result.executor_samples_per_second) > 0
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize(("name", "io_type", "dsps"), CASES)
 def test_every_layer_of_the_cpp_equals_exact_arithmetic(name: str, io_type: str, dsps: int) -> None:
@@ -104,7 +102,6 @@ def test_every_layer_of_the_cpp_equals_exact_arithmetic(name: str, io_type: str,
     assert compared >= len(design.layers) - 2
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_odd_paths_strategies_and_headers_change_nothing() -> None:
     out = folder() / "a b $(touch c); 'd'"
@@ -122,7 +119,6 @@ def test_odd_paths_strategies_and_headers_change_nothing() -> None:
     assert {path.name for path in out.iterdir()} == {"hls", "build"}
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_samples_of_the_users_own_run_as_they_are() -> None:
     _, csim = emulated(*MLP)
@@ -147,7 +143,6 @@ def files(model: Any, *inputs: np.ndarray, labels: np.ndarray | None = None) -> 
     return Quantized(path, path.with_name("golden.npz"), (), 0.0, len(inputs[0]), {}, {}, {})
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_several_inputs_and_outputs_are_compared_together() -> None:
     net = Net()
@@ -167,7 +162,6 @@ def test_several_inputs_and_outputs_are_compared_together() -> None:
     )
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("kind", ["Softmax", "Sigmoid"])
 def test_a_head_that_the_file_leaves_as_floats_is_compared_on_its_grid(kind: str) -> None:
@@ -346,7 +340,6 @@ def weights_file(design: HlsProject, layer: str, kind: str) -> Path:
     return design.path / "firmware" / "weights" / f"{re.findall(f'{kind}[0-9]+', line)[0]}.txt"
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_changed_weight_is_found_in_its_layer(prebuilt: Any) -> None:
     prebuilt(*MLP)
@@ -373,7 +366,6 @@ def test_a_changed_weight_is_found_in_its_layer(prebuilt: Any) -> None:
     assert [row.name for row in error.value.layers] == before[: before.index("layer_2")]  # type: ignore[attr-defined]
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_changed_rounding_is_found_in_its_layer() -> None:
     design, graph = copied(*MLP), fixed("mlp")
@@ -385,7 +377,6 @@ def test_a_changed_rounding_is_found_in_its_layer() -> None:
     assert refusal(design) == CSIM + told(graph, wrong, design, "layer_1", golden("mlp")[0]) + ADVICE
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_an_inner_layer_that_differs_is_found_where_no_output_does(prebuilt: Any) -> None:
     prebuilt("zeros", "io_parallel", 220)
@@ -405,7 +396,6 @@ def test_an_inner_layer_that_differs_is_found_where_no_output_does(prebuilt: Any
     )
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_a_fault_behind_the_last_layer_is_told_from_one_in_a_layer() -> None:
     design = copied(*MLP)
@@ -483,7 +473,6 @@ def run_test_bench(case: tuple[str, str, int], change: Any = None) -> subprocess
     return subprocess.run([csim.folder / "csim"], cwd=where, capture_output=True, text=True)
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("case", [CNN, MLP], ids=["streams", "arrays"])
 def test_the_test_bench_passes_with_its_golden_vectors(case: tuple[str, str, int]) -> None:
@@ -492,7 +481,6 @@ def test_the_test_bench_passes_with_its_golden_vectors(case: tuple[str, str, int
     assert done.stdout.splitlines()[-1] == "PASS: 16 samples equal, 0 LSB"
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("by", [1, -1])
 def test_the_test_bench_fails_when_a_golden_value_is_one_step_off(by: int) -> None:
@@ -510,7 +498,6 @@ def test_the_test_bench_fails_when_a_golden_value_is_one_step_off(by: int) -> No
     )
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("name", ["inputs.dat", "golden.dat"])
 def test_the_test_bench_fails_without_its_vectors(name: str) -> None:

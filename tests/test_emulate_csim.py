@@ -41,7 +41,6 @@ def copied(design: HlsProject, out: Path) -> HlsProject:
 # ---------------------------------------------------------------- equality
 
 
-@pytest.mark.tool
 @needs("g++")
 @pytest.mark.parametrize("case", [MLP, CNN], ids=["arrays", "streams"])
 def test_our_headers_and_the_vendors_give_the_same_bits(
@@ -62,7 +61,6 @@ def test_our_headers_and_the_vendors_give_the_same_bits(
         assert np.ptp(values) > 0, name
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_several_processes_give_what_one_gives(cache: Path, tmp_path: Path) -> None:
     design = project(*CNN)
@@ -89,7 +87,6 @@ def test_no_jobs_are_refused(tmp_path: Path) -> None:
         Csim(project(*MLP), tmp_path, jobs=0)
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_numbers_too_wide_for_our_headers_get_the_vendors(cache: Path, tmp_path: Path) -> None:
     design = copied(project(*MLP), tmp_path / "hls")
@@ -139,7 +136,6 @@ def counting(compiler: Callable[[str], str], tmp_path: Path) -> tuple[str, Calla
     return name, written
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_only_what_changed_is_compiled_and_what_is_broken_is_made_again_with_a_word(
     compiler: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -287,7 +283,6 @@ def test_a_compiler_that_writes_nothing_is_named(compiler: Callable[[str], str],
     assert text.startswith("emulate: 'fake-g++' must leave csim.h.gch, not end without it; see ")
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_an_error_in_the_cpp_is_shown(cache: Path, tmp_path: Path) -> None:
     design = copied(project(*MLP), tmp_path / "hls")
@@ -334,7 +329,6 @@ def test_a_program_that_is_not_built_does_not_run(tmp_path: Path) -> None:
     assert str(error.value) == "emulate: the C++ must be built before it runs; call build() first"
 
 
-@pytest.mark.tool
 @needs("g++")
 def test_weights_that_are_missing_or_too_few_are_named(cache: Path, tmp_path: Path) -> None:
     design = copied(project(*MLP), tmp_path / "hls")

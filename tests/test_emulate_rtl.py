@@ -40,7 +40,7 @@ from flow.rtl.verilator import Simulation
 from flow.rtl.words import memory, pack, signed_width, unpack
 from flow.types import FixedPoint, RtlEmulation
 
-pytestmark = [pytest.mark.tool, needs_verilator]
+pytestmark = needs_verilator
 BYTE = FixedPoint(True, 8, 0)
 WIDE = FixedPoint(True, 24, 0)
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import needs
 from number_programs import LIGHT, OVERFLOW, ROUNDING, case, conversions, differences, operations
 
-pytestmark = [pytest.mark.tool, needs("g++")]
+pytestmark = needs("g++")
 
 
 def test_every_rounding_and_overflow_is_the_vendors(tmp_path: Path) -> None:

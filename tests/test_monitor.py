@@ -39,7 +39,6 @@ def busy(seed: int = 0) -> Traffic:
     return Traffic(seed, offered=0.7, taken=0.6, made=0.6, left=0.7)
 
 
-@pytest.mark.tool
 @needs_verilator
 class TestMonitor:
     """One build; a run of its own for every test."""
@@ -317,7 +316,6 @@ def test_vivados_attributes_name_the_clock_the_resets_and_the_interfaces() -> No
     assert ports == {*INPUTS, *OUTPUTS, "aclk"}
 
 
-@pytest.mark.tool
 @pytest.mark.skipif(
     find_spec("pyosys") is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1",
     reason="'pyosys' is not installed",

@@ -21,6 +21,8 @@ from flow.names import identifier
 from flow.quantize import quantize
 from flow.types import Data, Quantized
 
+pytestmark = pytest.mark.slow
+
 DROPPED = ("Dropout", "Identity")
 
 

@@ -24,6 +24,8 @@ from flow.quantize.twin import quantized_copy
 from flow.quantize.widths import Widths
 from flow.types import Data
 
+pytestmark = pytest.mark.slow
+
 VECTOR = torch.zeros(2, 6)
 
 

@@ -552,7 +552,6 @@ def bench(layers: tuple[Layer, ...], tmp_path_factory: pytest.TempPathFactory) -
     return Bench([layer.case for layer in layers], tmp_path_factory.mktemp("layers"))
 
 
-@pytest.mark.tool
 @needs_verilator
 class TestLayers:
     """Modules side by side: they share the clock and nothing else."""

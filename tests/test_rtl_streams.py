@@ -209,7 +209,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(CASES, tmp_path_factory.mktemp("streams"))
 
 
-@pytest.mark.tool
 @needs_verilator
 class TestStreams:
     """All modules at once: they share the clock and nothing else."""
@@ -274,7 +273,6 @@ needs_yosys = pytest.mark.skipif(
 )
 
 
-@pytest.mark.tool
 @needs_yosys
 @pytest.mark.parametrize("module", MODULES)
 def test_yosys_reads_and_checks_every_module(module: str, tmp_path: Path) -> None:
@@ -288,7 +286,6 @@ def test_yosys_reads_and_checks_every_module(module: str, tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.tool
 @needs_yosys
 @pytest.mark.parametrize(
     ("module", "cut"), [("flow_fifo", True), ("flow_window", True), ("flow_add", False), ("flow_mvau", False)]
@@ -324,7 +321,6 @@ def test_the_readme_lists_every_module() -> None:
     assert [module for module in MODULES if f"`{module}`" not in text] == []
 
 
-@pytest.mark.tool
 @needs_verilator
 def test_parameters_of_the_top_are_given(tmp_path: Path) -> None:
     simulation = Simulation([VERILOG / "flow_fifo.sv"], "flow_fifo", tmp_path, parameters={"WIDTH": 70})

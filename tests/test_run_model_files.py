@@ -12,6 +12,8 @@ from flow.config import check
 from flow.run import model_files, pipeline
 from flow.run.model_files import network_files
 
+pytestmark = pytest.mark.slow
+
 SOURCE = """
 import sys
 from blocks import block

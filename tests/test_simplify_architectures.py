@@ -17,7 +17,7 @@ from flow.simplify import simplify
 
 SHARES = list(product((0.5, 0.8), range(3)))
 """(share of dead channels, seed); the cases take turns."""
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 FORGETFUL = ("mnasnet1_0", "mobilenet_v2")
 """With 80 % gone and seed 0 or 1 no live channel is left in one of their depthwise convs: the output is a constant."""
 CASES = [(*case, *SHARES[index % len(SHARES)]) for index, case in enumerate(architectures.CASES)]

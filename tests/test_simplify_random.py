@@ -15,7 +15,7 @@ from torch import nn
 from flow import network
 from flow.simplify import simplify
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 EXAMPLE, OTHER = (2, 2, 5, 6), (2, 2, 9, 10)
 KILLABLE = nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d
 PADDING_MODES = ("zeros", "zeros", "reflect", "replicate", "circular")

@@ -144,7 +144,6 @@ def test_a_build_by_hand_is_taken_in(design, tools, tmp_path):
     assert same(made.report)
 
 
-@pytest.mark.tool
 @needs("sh")
 @pytest.mark.parametrize("hls", ["vitis_hls", "vitis_run"])
 def test_build_sh_runs_the_same_programs_elsewhere(design, tools, tmp_path, hls):
@@ -160,7 +159,6 @@ def test_build_sh_runs_the_same_programs_elsewhere(design, tools, tmp_path, hls)
     assert (carried / "net.bit").exists()
 
 
-@pytest.mark.tool
 @needs("sh")
 def test_build_sh_stops_at_the_first_failure(design, tools, tmp_path):
     out = tmp_path / "out"

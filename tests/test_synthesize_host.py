@@ -11,7 +11,7 @@ from vendor_tools import BOARD, HLS, VERSION, VIVADO, put, same
 from flow.errors import ConfigError, ToolError
 from flow.synthesize import synthesize
 
-pytestmark = [pytest.mark.tool, needs_sshd]
+pytestmark = needs_sshd
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ from flow.types import Bitstream, Board, Resources
 
 REQUIRED = os.environ.get("FLOW_REQUIRE_TOOLS") == "1"
 pytestmark = [
-    pytest.mark.tool,
     needs_verilator,
     pytest.mark.skipif(find_spec("pyosys") is None and not REQUIRED, reason="pyosys is not installed"),
 ]

@@ -24,7 +24,7 @@ from flow.toolchains.open import xc7, zynq
 from flow.toolchains.open.zynq import line, reads, writes
 from flow.types import Bitstream, FixedPoint, Resources
 
-pytestmark = [pytest.mark.tool, needs_verilator]
+pytestmark = needs_verilator
 BOARD = boards.load("pynq-z2")
 DESIGN_ID = "0123456789abcdef"
 OKAY, SLVERR = 0, 2

@@ -272,7 +272,6 @@ def build(tmp_path):
     return _written(tmp_path)
 
 
-@pytest.mark.tool
 @needs("tclsh")
 @pytest.mark.parametrize("name", VIVADO_BOARDS)
 def test_every_board_s_block_design_equals_the_golden_one(tmp_path, name):
@@ -281,7 +280,6 @@ def test_every_board_s_block_design_equals_the_golden_one(tmp_path, name):
     same_as_golden(_calls(tmp_path), f"{name}.vivado.calls")
 
 
-@pytest.mark.tool
 @needs("tclsh")
 @pytest.mark.parametrize(
     ("script", "options", "golden"),
@@ -298,7 +296,6 @@ def test_vendor_commands_equal_the_golden_ones(tmp_path, script, options, golden
     same_as_golden(_calls(tmp_path), golden)
 
 
-@pytest.mark.tool
 @needs("tclsh")
 @pytest.mark.parametrize("path", sorted(TCL.glob("*.tcl")), ids=lambda path: path.name)
 def test_every_tcl_file_is_whole(path):
@@ -307,7 +304,6 @@ def test_every_tcl_file_is_whole(path):
     assert done.stdout == "1\n"
 
 
-@pytest.mark.tool
 @needs("tclsh")
 @pytest.mark.parametrize(
     ("line", "message"),
@@ -325,7 +321,6 @@ def test_what_no_vendor_document_has_fails(tmp_path, line, message):
     assert ran.stderr.splitlines()[0] == message
 
 
-@pytest.mark.tool
 @needs("tclsh")
 def test_announced_steps_are_those_that_the_module_lists(tmp_path):
     _written(tmp_path, cosim=True)
@@ -333,7 +328,6 @@ def test_announced_steps_are_those_that_the_module_lists(tmp_path):
     assert tuple(re.findall("^flow: step (.*)$", printed, re.MULTILINE)) == vitis.STEPS
 
 
-@pytest.mark.tool
 @needs("tclsh")
 def test_both_scripts_leave_their_products_and_the_runs_logs(build):
     for script in ("vitis_hls.tcl", "vivado.tcl"):
@@ -342,7 +336,6 @@ def test_both_scripts_leave_their_products_and_the_runs_logs(build):
         assert (build / name).exists()
 
 
-@pytest.mark.tool
 @needs("tclsh")
 @pytest.mark.parametrize(
     ("script", "options"),
@@ -361,7 +354,6 @@ def test_a_failure_of_any_vendor_command_ends_the_script_with_1(tmp_path, script
         assert not (build / "net.bit").exists()
 
 
-@pytest.mark.tool
 @needs("tclsh")
 @pytest.mark.parametrize(
     ("env", "message"),
@@ -397,7 +389,6 @@ def test_a_result_that_is_not_good_ends_vivado_s_script_with_1(build, env, messa
     assert not (build / "net.bit").exists()
 
 
-@pytest.mark.tool
 @needs("tclsh")
 def test_a_clock_that_the_processor_makes_slightly_slower_is_taken(build):
     ran = _tclsh(build, "vivado.tcl", CLOCK="93.749")
@@ -405,7 +396,6 @@ def test_a_clock_that_the_processor_makes_slightly_slower_is_taken(build):
     assert "flow: fabric clock 93.749 MHz\n" in ran.stdout
 
 
-@pytest.mark.tool
 @needs("tclsh")
 def test_an_export_without_an_ip_ends_the_hls_script_with_1(build):
     ran = _tclsh(build, "vitis_hls.tcl", NO_IP="1")
@@ -415,7 +405,6 @@ def test_an_export_without_an_ip_ends_the_hls_script_with_1(build):
     assert ran.returncode == 1
 
 
-@pytest.mark.tool
 @needs("tclsh")
 @pytest.mark.parametrize("script", ["vitis_hls.tcl", "vivado.tcl"])
 def test_missing_settings_end_the_script_with_1(build, script):

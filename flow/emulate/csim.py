@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,31 +209,35 @@ class Csim:
         size = sum(port.size for port in self.design.outputs)
         parts = self._run(inputs_lsb, trace=False)
         return np.concatenate(
-            [np.fromfile(part / "outputs.bin", dtype="<i8").reshape(-1, size) for part in parts]
+            [_rows(part / "outputs.bin", "<i8", count, size) for part, count in parts.items()]
         )
 
     def trace(self, inputs_lsb: np.ndarray) -> dict[str, np.ndarray]:
         """Return the values of every layer by its C++ name; float64 (samples, values)."""
         parts = self._run(inputs_lsb, trace=True)
-        return {
-            layer.hls_name: np.concatenate(
-                [np.fromfile(part / "layers" / f"{layer.hls_name}.f64", dtype="<f8") for part in parts]
-            ).reshape(len(inputs_lsb), -1)
-            for layer in self.design.layers
-        }
+        found = {}
+        for name in (layer.hls_name for layer in self.design.layers):
+            files = {part / "layers" / f"{name}.f64": count for part, count in parts.items()}
+            rows = [_rows(file, "<f8", count) for file, count in files.items()]
+            if len({part.shape[1] for part in rows}) > 1:
+                raise _short(next(iter(files)), "as many values for every sample")
+            found[name] = np.concatenate(rows)
+        return found
 
-    def _run(self, inputs_lsb: np.ndarray, *, trace: bool) -> list[Path]:
-        """Run the samples in slices, each in a process of its own: hls4ml's line buffers are static."""
+    def _run(self, inputs_lsb: np.ndarray, *, trace: bool) -> dict[Path, int]:
+        """Run the samples in slices, each in a process of its own, as hls4ml's line buffers are static; count them."""
         program = self.folder / "csim"
         if not program.is_file():
             raise ToolError("emulate: the C++ must be built before it runs; call build() first")
         count = max(1, min(self.jobs, len(inputs_lsb) // SLICE))
-        folders = [self.folder / f"run{number}" for number in range(count)]
-        for folder, samples in zip(folders, np.array_split(inputs_lsb, count), strict=True):
-            (folder / "layers").mkdir(parents=True, exist_ok=True)
-            weights = folder / "weights"
-            if not weights.is_symlink():
-                weights.symlink_to(Path("..") / "weights")
+        slices = np.array_split(inputs_lsb, count)
+        folders = {self.folder / f"run{number}": len(samples) for number, samples in enumerate(slices)}
+        for folder, samples in zip(folders, slices, strict=True):
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # no result of an earlier run can be taken for this one's
+            (folder / "layers").mkdir(parents=True)
+            (folder / "weights").symlink_to(Path("..") / "weights")
             np.ascontiguousarray(samples, dtype="<i8").tofile(folder / "inputs.bin")
         command = Command(
             (str(program), "inputs.bin", "outputs.bin", *(("layers",) if trace else ())), "csim.log"
@@ -242,8 +247,30 @@ class Csim:
         def start(folder: Path) -> None:
             plan.run(build, folder, subject="emulate", timeout_s=self.timeout_s)
 
-        together(start, folders, count)
+        together(start, list(folders), count)
         return folders
+
+
+def _rows(file: Path, kind: str, samples: int, size: int | None = None) -> np.ndarray:
+    """Return what the program wrote for ``samples``, (samples, ``size``); ``None``: any size."""
+    values = np.fromfile(file, kind) if file.is_file() else np.empty(0, kind)
+    whole = file.is_file() and file.stat().st_size == values.nbytes
+    if (
+        not whole
+        or not len(values)
+        or (len(values) % samples if size is None else len(values) != samples * size)
+    ):
+        due = "values for every sample" if size is None else f"{samples * size:,} values"
+        raise _short(file, due)
+    return values.reshape(samples, -1)
+
+
+def _short(file: Path, due: str) -> ToolError:
+    told = f"{file.stat().st_size:,} bytes" if file.is_file() else "nothing"
+    return ToolError(
+        f"emulate: the C++ must write {due} of 8 bytes to {str(file)!r}, not {told}; see csim.log beside it, or report "
+        "the network"
+    )
 
 
 def _emulation() -> Path:
