@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from bit_files import bit_header
 from dma_model import DMA_ADDRESS, MONITOR_ADDRESS, BoardModel, Network
 
 from flow.deploy.board.manifest import Port
+from flow.files import write_sealed
 
 IMAGE = Port("image", (2, 3), 8, True, 4, 1.0)
 GAIN = Port("gain", (3,), 12, False, 0, 1.0)
@@ -159,7 +159,7 @@ def write_bundle(
         data = (folder / values[key]["file"]).read_bytes()
         values[key]["sha256"] = hashlib.sha256(data).hexdigest()
     change(values)
-    (folder / "manifest.json").write_text(json.dumps(values))
+    write_sealed(folder / "manifest.json", values)
     return folder
 
 

@@ -258,3 +258,20 @@ def test_the_first_difference_is_the_first_samples() -> None:
     got_one[2, 1, 0], got_two[1, 2], got_two[3, 0] = 1, -7, 5
     found = golden.difference((IMAGE, SCORES), (got_one, got_two), (one, two))
     assert found == golden.Difference(1, "scores", (2,), 0, -7, 7)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"scale": 1.0', '"scale": 2.0'), ('"clock_mhz": 100', '"clock_mhz": 101')]
+)
+def test_a_manifest_that_was_altered_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    write_bundle(tmp_path)
+    file = tmp_path / "manifest.json"
+    manifest.read(tmp_path)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(BoardError) as error:
+        manifest.read(tmp_path)
+    assert str(error.value) == (
+        f"manifest: {str(file)!r} must be as it was written, not altered; copy the bundle again"
+    )

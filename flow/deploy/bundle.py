@@ -12,7 +12,7 @@ import numpy as np
 
 from flow.deploy.board import SELFTEST_SCRIPT
 from flow.errors import ConfigError, MismatchError
-from flow.files import hashes, put_in_place, write_json
+from flow.files import hashes, put_in_place, write_sealed
 from flow.fixed import from_qonnx
 from flow.fixed.execute import execute
 from flow.fixed.golden import read_golden
@@ -60,7 +60,7 @@ def bundle(
         named = {"bitstream": f"{design.top}.bit", "handoff": f"{design.top}.hwh", "golden": "golden.npz"}
         digests = hashes(fresh, named.values())
         files = {key: {"file": file, "sha256": digests[file]} for key, file in named.items()}
-        write_json(fresh / "manifest.json", {"format": 1, **facts, **files})
+        write_sealed(fresh / "manifest.json", {"format": 1, **facts, **files})
         (fresh / "README.md").write_text(_readme(facts), encoding="utf-8")
         put_in_place(fresh, out, out.with_name(f".{out.name}.old"))
     finally:
@@ -198,5 +198,5 @@ From Python:
 
 {shapes}
 
-`manifest.json` holds types, addresses and the digest of every file; a file that does not match is refused.
+`manifest.json` holds types, addresses and the digest of every file, and one of itself; what does not match is refused.
 """

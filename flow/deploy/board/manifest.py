@@ -93,7 +93,7 @@ def read(folder: Path) -> Manifest:
     """Return a bundle's manifest.
 
     Raises:
-        BoardError: it is missing, is no JSON, has another format, or a value breaks a rule.
+        BoardError: it is missing, is no JSON, has another format, a value breaks a rule, or it was altered.
     """
     path = folder / NAME
     try:
@@ -113,7 +113,13 @@ def read(folder: Path) -> Manifest:
         raise BoardError(
             f"manifest: {str(path)!r} must be JSON, not damaged ({error}); copy the bundle again"
         ) from error
-    return parse(values)
+    made = parse(values)
+    digest = values.pop("sha256", None)
+    if digest != hashlib.sha256(json.dumps(values, indent=1).encode()).hexdigest():
+        raise BoardError(
+            f"manifest: {str(path)!r} must be as it was written, not altered; copy the bundle again"
+        )
+    return made
 
 
 def parse(values: Any) -> Manifest:
