@@ -316,6 +316,52 @@ def test_a_program_that_writes_nothing_is_refused(compiler: Callable[[str], str]
     )
 
 
+def short(file: Path, due: str, told: str) -> str:
+    return (
+        f"emulate: the C++ must write {due} of 8 bytes to {str(file)!r}, not {told}; see csim.log beside it, or report "
+        "the network"
+    )
+
+
+@pytest.mark.parametrize("size", [0, 8, 71, 73, 80])
+def test_a_program_that_writes_too_little_or_too_much_is_refused(
+    compiler: Callable[[str], str], tmp_path: Path, size: int
+) -> None:
+    fake = compiler(linking_makes(f"head -c {size} /dev/zero > outputs.bin"))
+    file = tmp_path / "build" / "run0" / "outputs.bin"
+    assert project(*MLP).outputs[0].size == 3  # three samples make 72 bytes
+    assert failure(tmp_path, fake) == short(file, "9 values", f"{size} bytes")
+
+
+def test_results_of_an_earlier_run_are_not_taken(compiler: Callable[[str], str], tmp_path: Path) -> None:
+    once = "test -e ../once || head -c 72 /dev/zero > outputs.bin; touch ../once"
+    csim = Csim(project(*MLP), tmp_path / "build", compiler(linking_makes(once)), cache=tmp_path / "objects")
+    csim.build()
+    assert not csim.run(np.zeros((3, 5), dtype=np.int64)).any()
+    with pytest.raises(ToolError, match=r"must leave outputs.bin, not end without it"):
+        csim.run(np.zeros((3, 5), dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(None, "nothing"), (0, "0 bytes"), (8, "8 bytes"), (25, "25 bytes")]
+)
+def test_layers_that_are_missing_or_short_are_refused(
+    compiler: Callable[[str], str], tmp_path: Path, size: int | None, told: str
+) -> None:
+    names = [layer.hls_name for layer in project(*MLP).layers]
+    lines = [f"head -c 48 /dev/zero > layers/{name}.f64" for name in names[:-1]]
+    lines += [] if size is None else [f"head -c {size} /dev/zero > layers/{names[-1]}.f64"]
+    program = "; ".join(["touch outputs.bin", *lines])
+    csim = Csim(
+        project(*MLP), tmp_path / "build", compiler(linking_makes(program)), cache=tmp_path / "objects"
+    )
+    csim.build()
+    with pytest.raises(ToolError) as error:
+        csim.trace(np.zeros((3, 5), dtype=np.int64))
+    file = tmp_path / "build" / "run0" / "layers" / f"{names[-1]}.f64"
+    assert str(error.value) == short(file, "values for every sample", told)
+
+
 def test_a_program_that_hangs_is_ended(compiler: Callable[[str], str], tmp_path: Path) -> None:
     build = tmp_path / "build"
     assert failure(tmp_path, compiler(linking_makes("exec sleep 60")), timeout_s=1) == (

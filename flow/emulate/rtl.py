@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flow.errors import MismatchError
+from flow.errors import MismatchError, ToolError
 from flow.fixed.execute import execute
 from flow.fixed.graph import FixedGraph
 from flow.rtl import RtlDesign
@@ -178,7 +178,12 @@ def _interval(ends: np.ndarray) -> int | None:
 def _traced(path: Path, stream: Stream) -> np.ndarray:
     """Return the whole frames that a tap wrote."""
     words = -(-stream.width // 64)
-    lines = path.read_text(encoding="utf-8").split()
-    lines = lines[: len(lines) // stream.beats * stream.beats]
-    raw = b"".join(int(line, 16).to_bytes(words * 8, "little") for line in lines)
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+        lines = lines[: len(lines) // stream.beats * stream.beats]
+        raw = b"".join(int(line, 16).to_bytes(words * 8, "little") for line in lines)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ToolError(
+            f"emulate: the RTL must write its layers' beats to {str(path)!r}, not fail with {error!r}; run again"
+        ) from error
     return from_beats(stream, np.frombuffer(raw, "<u8").reshape(-1, words))

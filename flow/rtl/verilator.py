@@ -153,13 +153,16 @@ class Simulation:
         products = tuple(f"output{number}.bin" for number in range(len(beats)))
         for name in products:
             (self.folder / name).unlink(missing_ok=True)
-        command = Command((str(self._program), *map(str, numbers)), "bench.log")
+        command, log = (
+            Command((str(self._program), *map(str, numbers)), "bench.log"),
+            self.folder / "bench.log",
+        )
         try:
             plan.run(
                 Plan({}, (command,), products), self.folder, subject="simulate", timeout_s=self.timeout_s
             )
         except ToolError as error:
-            told = (self.folder / "bench.log").read_text(encoding="utf-8").strip().replace("\n", ", ")
+            told = log.read_text(encoding="utf-8", errors="replace").strip().replace("\n", ", ")
             if f"not {_HUNG};" in str(error):
                 rule = f"give all its outputs within {limit:,} clocks, not stop"
             elif f"not {_SURPLUS};" in str(error):
@@ -167,13 +170,12 @@ class Simulation:
             else:
                 raise
             raise ToolError(f"simulate: the RTL must {rule} ({told}); report the network") from error
-        rows = [np.fromfile(self.folder / name, "<u8") for name in products]
-        rows = [
-            row.reshape(count, -1) if count else row.reshape(0, 3)
-            for row, count in zip(rows, beats, strict=True)
-        ]
-        clocks = re.search(r"(\d+) clocks", (self.folder / "bench.log").read_text(encoding="utf-8"))
-        assert clocks
+        rows = [_rows(self.folder / name, count) for name, count in zip(products, beats, strict=True)]
+        clocks = re.search(r"(\d+) clocks", log.read_text(encoding="utf-8", errors="replace"))
+        if not clocks:
+            raise ToolError(
+                f"simulate: the RTL's bench must tell its clocks in {str(log)!r}, not be silent; run again"
+            )
         return Result(
             tuple(row[:, 2:] for row in rows),
             tuple(row[:, 0].astype(np.int64) for row in rows),
@@ -246,6 +248,17 @@ class Simulation:
                 _switch("bool is_last(Top &top, int i)", made, last),
             )
         )
+
+
+def _rows(file: Path, beats: int) -> np.ndarray:
+    """Return an output's beats, each with its clock, TLAST and words."""
+    values, size = np.fromfile(file, "<u8"), file.stat().st_size
+    whole = len(values) % beats == 0 and len(values) >= 3 * beats if beats else not size
+    if size != values.nbytes or not whole:
+        raise ToolError(
+            f"simulate: the RTL's bench must write {beats:,} beats to {str(file)!r}, not {size:,} bytes; run again"
+        )
+    return values.reshape(beats, -1) if beats else values.reshape(0, 3)
 
 
 class TimedSimulation:

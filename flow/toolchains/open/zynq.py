@@ -194,6 +194,11 @@ def check_board(
         -(-len(to_words(design.circuit.inputs[0], samples[:1])) // _BURST),
         _words(made) * made.beats,
     )
+    if len(log) != len(samples) * (sent + count + 1):
+        raise ToolError(
+            f"synthesize: the processor's model must get {len(samples) * (sent + count + 1):,} answers, not "
+            f"{len(log):,}; report the network"
+        )
     frames = [log[start : start + sent + count + 1] for start in range(0, len(log), sent + count + 1)]
     want = execute(graph, [samples])[graph.outputs[0]]
     got = from_words(made, [word for frame in frames for _, word in frame[sent:-1]]).reshape(want.shape)
@@ -216,7 +221,13 @@ def answers(simulation: TimedSimulation, lines: Sequence[str]) -> list[tuple[int
     folder = simulation.folder
     (folder / "ps7_script.hex").write_text("\n".join([*lines, line(0, 0)]) + "\n", encoding="utf-8")
     simulation.run("ps7_log.txt")
-    rows = [row.split() for row in (folder / "ps7_log.txt").read_text(encoding="utf-8").splitlines()]
-    if not rows:
+    log = (folder / "ps7_log.txt").read_text(encoding="utf-8", errors="replace")
+    try:
+        found = [(int(response, 16), int(data, 16)) for response, data in map(str.split, log.splitlines())]
+    except ValueError as error:
+        raise ToolError(
+            f"synthesize: the processor's model must write pairs of numbers, not fail with {error}; report the network"
+        ) from error
+    if not found:
         raise ToolError("synthesize: the processor's model must get answers, not none; report the network")
-    return [(int(response, 16), int(data, 16)) for response, data in rows]
+    return found
