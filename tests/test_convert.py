@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import quantized
 import torch
+from conftest import needs
 from qonnx_files import Net
 from quantized import data, folder, project, small_board
 from torch import nn
@@ -226,6 +227,7 @@ def test_the_top_function_has_the_name_asked_for() -> None:
     assert "void my_net2_axis(" in firmware(design, "my_net2_axis.cpp")
 
 
+@needs("g++")
 @pytest.mark.parametrize("io_type", IO_TYPES)
 def test_several_inputs_and_outputs_share_one_frame(io_type: str) -> None:
     net = Net()

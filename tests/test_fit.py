@@ -267,6 +267,7 @@ activation_bits = 4
 """
 
 
+@pytest.mark.slow
 def test_the_command_fits_a_config_and_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "flow.toml"
     path.write_text(CONFIG)
@@ -284,6 +285,7 @@ def test_the_command_fits_a_config_and_writes_it(tmp_path: Path) -> None:
     assert text[len(CONFIG) :].strip() in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_short_as_json_and_with_its_exit_status() -> None:
     done = command("fit", "demo", "--target-fps", "100000", "--json")
     assert done.returncode == 1

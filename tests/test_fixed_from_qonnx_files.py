@@ -39,6 +39,7 @@ def test_a_float_file_is_refused_at_once(name: str) -> None:
     assert str(error.value) == f"qonnx: node {label!r} ({first.op_type}) {FLOAT}"
 
 
+@pytest.mark.slow
 @needs_examples
 @pytest.mark.parametrize(
     ("name", "samples", "compared"),

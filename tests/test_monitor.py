@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from conftest import needs
 from monitor_bench import INPUTS, OKAY, OUTPUTS, SLVERR, SOURCE, Bench, Traffic, built
 from rtl_cases import VERILOG, needs_verilator
 
@@ -316,10 +315,7 @@ def test_vivados_attributes_name_the_clock_the_resets_and_the_interfaces() -> No
     assert ports == {*INPUTS, *OUTPUTS, "aclk"}
 
 
-@pytest.mark.skipif(
-    find_spec("pyosys") is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1",
-    reason="'pyosys' is not installed",
-)
+@needs("pyosys")
 def test_yosys_maps_it_to_some_hundred_cells_and_the_networks_reset_to_a_flip_flop(tmp_path: Path) -> None:
     passes = (
         f"read_verilog {SOURCE}",

@@ -143,6 +143,7 @@ def test_mixed_widths_go_through_the_cpp(io_type: str) -> None:
     assert emulate(design, build_folder=quantized.folder()).max_error_lsb == 0
 
 
+@pytest.mark.slow
 def test_every_width_from_1_to_16_is_exact() -> None:
     """One branch a width, each with an output of its own, so that no narrow layer hides a wrong one."""
     torch.manual_seed(0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs
 from rtl_cases import (
     VERILOG,
     Beats,
@@ -267,10 +266,7 @@ def yosys(folder: Path, *commands: str) -> str:
     return "" if done.returncode == 0 and "ERROR" not in text else text[-2000:]
 
 
-needs_yosys = pytest.mark.skipif(
-    find_spec("pyosys") is None and os.environ.get("FLOW_REQUIRE_TOOLS") != "1",
-    reason="'pyosys' is not installed",
-)
+needs_yosys = needs("pyosys")
 
 
 @needs_yosys

