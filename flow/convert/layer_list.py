@@ -12,7 +12,7 @@ from flow.convert.accumulators import accumulator, range_of
 from flow.errors import UnsupportedError
 from flow.estimate.reuse import MAX_UNROLL, hls4ml_streams
 from flow.fixed.graph import Conv, Dense, FixedGraph, Node, Reshape, Tensor
-from flow.names import free_name, identifier
+from flow.names import Names, identifier
 from flow.types import FixedPoint
 
 LIMIT = MAX_UNROLL
@@ -90,12 +90,8 @@ def unique_names(graph: FixedGraph) -> dict[str, str]:
     """
     wanted = [(tensor.name, f"Input_{identifier(tensor.name)}") for tensor in graph.inputs]
     wanted += [(node.output.name, f"{type(node).__name__}_{identifier(node.name)}") for node in graph.nodes]
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for tensor, name in wanted:
-        names[tensor] = free_name(name, taken, first=2)
-        taken.add(names[tensor].lower())
-    return names
+    names = Names(first=2)
+    return {tensor: names.take(name) for tensor, name in wanted}
 
 
 def check_graph(graph: FixedGraph, io_type: str) -> None:

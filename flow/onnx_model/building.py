@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flow.errors import ConfigError, UnsupportedError, first_line
-from flow.names import free_name, identifier
+from flow.names import Names, identifier
 from flow.onnx_model.constants import MAX_VALUES, attributes_of
 from flow.onnx_model.files import label
 from flow.onnx_model.layouts import Split, Tensor, filled, plain
@@ -35,8 +35,19 @@ class Builder:
         self.values: dict[str, np.ndarray | Tensor | Split] = {}
         self.readers: dict[str, int] = {}
         self.transposed_norms: list[int] = []
-        self._taken: set[str] = set()
+        self._taken = Names()
+        self._names: dict[fx.Node, list[str]] = {}
+        self._shapes: dict[Any, tuple[int, ...]] = {}
         self._total = 0
+        self.constant_numbers = 0
+
+    def keep(self, name: str, value: np.ndarray | Tensor | Split) -> None:
+        """Take what stands for a tensor of the file."""
+        self.values[name] = value
+        if isinstance(value, Tensor):
+            self._names.setdefault(value.node, []).append(name)
+        elif isinstance(value, np.ndarray):
+            self.constant_numbers += value.size
 
     def placeholder(self, name: str, shape: Sequence[int]) -> Tensor:
         """Add an input; ``shape`` is one sample's, channels first."""
@@ -87,12 +98,12 @@ class Builder:
 
     def sole(self, tensor: Tensor) -> bool:
         """Tell whether nothing but the node being read reads what this tensor's node computes."""
-        names = [n for n, v in self.values.items() if isinstance(v, Tensor) and v.node is tensor.node]
+        names = self._names.get(tensor.node, ())
         return not tensor.node.users and all(self.readers.get(name, 0) == 1 for name in names)
 
     def forget(self, tensor: Tensor) -> None:
         """Drop the file's tensors that a node no longer computes, since a later node was folded into it."""
-        for name in [n for n, v in self.values.items() if isinstance(v, Tensor) and v.node is tensor.node]:
+        for name in self._names.pop(tensor.node, ()):
             del self.values[name]
 
     def free_name(self, name: str, kind: str) -> str:
@@ -102,9 +113,7 @@ class Builder:
         found = identifier(name) if any(c.isascii() and c.isalpha() for c in name) else kind.lower()
         if keyword.iskeyword(found) or hasattr(nn.Module, found):
             found += "_layer"
-        free = free_name(found, self._taken)
-        self._taken.add(free.lower())
-        return free
+        return self._taken.take(found)
 
     def _made(self, step: Step, node: fx.Node, shape: tuple[int, ...], first: Tensor) -> Tensor:
         self._count(step.where, shape)
@@ -113,7 +122,19 @@ class Builder:
         return plain(node, shape)
 
     def _shape(self, step: Step, function: Any, arguments: Sequence[Any]) -> tuple[int, ...]:
-        """Return the shape of one sample of what a call gives; nothing is computed."""
+        """Return the shape of one sample of what a call gives; nothing is computed, and the same is asked once."""
+        import torch
+
+        key: Any = (function, _shapes(arguments))
+        if isinstance(function, torch.nn.Module):
+            options = repr([(name, value) for name, value in vars(function).items() if name[0] != "_"])
+            state = tuple((name, value.shape) for name, value in function.state_dict().items())
+            key = (type(function), options, state, _shapes(arguments))
+        if key not in self._shapes:
+            self._shapes[key] = self._asked(step, function, arguments)
+        return self._shapes[key]
+
+    def _asked(self, step: Step, function: Any, arguments: Sequence[Any]) -> tuple[int, ...]:
         import torch
 
         def empty(value: Any) -> Any:
@@ -146,6 +167,13 @@ class Builder:
                 f"onnx: {where} must have extents from 1 on and give at most {MAX_VALUES} numbers a sample "
                 f"({MAX_TOTAL} with all tensors before), not shape {tuple(shape)}; read a smaller network"
             )
+
+
+def _shapes(value: Any) -> Any:
+    """Return arguments of a call with the shapes of their tensors, as a key."""
+    if isinstance(value, list | tuple):
+        return tuple(_shapes(part) for part in value)
+    return ("shape", value.shape) if isinstance(value, Tensor) else value
 
 
 class Step:

@@ -136,7 +136,7 @@ def _start(model: Any, path: Path, shape: Sequence[int] | None) -> tuple[Builder
     batch = int(first[0].dim_value) if len(first) and first[0].dim_value > 0 else None
     builder = Builder(opset_of(model), batch)
     for tensor in model.graph.initializer:
-        builder.values[tensor.name] = array_of(tensor)
+        builder.keep(tensor.name, array_of(tensor))
     for node in model.graph.node:
         for name in node.input:
             builder.readers[name] = builder.readers.get(name, 0) + 1
@@ -149,7 +149,8 @@ def _start(model: Any, path: Path, shape: Sequence[int] | None) -> tuple[Builder
         source = builder.placeholder(value.name, extents)
         rank = len(extents) + 1
         inputs[value.name] = source.transposed((0, *range(2, rank), 1)) if last else source
-    builder.values.update(inputs)
+    for name, tensor in inputs.items():
+        builder.keep(name, tensor)
     return builder, inputs
 
 
@@ -216,7 +217,7 @@ def _read_node(builder: Builder, node: Any, index: int) -> None:
     known = [value for value in step.given if value is not None]
     if all(isinstance(value, np.ndarray) for value in known):
         results: list[Any] = list(fold(node, step.given, builder.opset, step.where))  # type: ignore[arg-type]
-        if sum(v.size for v in builder.values.values() if isinstance(v, np.ndarray)) > MAX_VALUES:
+        if builder.constant_numbers > MAX_VALUES:
             raise step.broken(f"must leave at most {MAX_VALUES} constant numbers in the network")
     elif node.op_type not in OPERATORS:
         raise step.unsupported(f"is not supported; supported operators: {', '.join(OPERATORS)}")
@@ -225,7 +226,7 @@ def _read_node(builder: Builder, node: Any, index: int) -> None:
         results = made if isinstance(made, list) else [made]
     for name, result in zip(node.output, results, strict=False):
         if name:
-            builder.values[name] = result
+            builder.keep(name, result)
 
 
 def _outputs(model: Any, builder: Builder) -> Any:

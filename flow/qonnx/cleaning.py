@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flow.errors import UnsupportedError
-from flow.names import free_name, identifier
+from flow.names import Names, free_name, identifier
 from flow.onnx_model.files import QUANTIZED, QUANTIZED_DOMAINS
 from flow.onnx_model.runtime import FLOAT, quiet
 from flow.qonnx.files import load
@@ -87,12 +87,11 @@ def clean_named(source: Path, target: Path, shapes: Mapping[str, Sequence[int]] 
 
     model = load(source).transform(RemoveStaticGraphInputs())  # old files list weights, too
     _remove_unread(model.graph)
-    taken = {value.name.lower() for value in model.graph.input}
+    taken = Names(value.name for value in model.graph.input)
     for node in model.graph.node:
         if node.op_type in QUANTIZED and node.domain in QUANTIZED_DOMAINS:
             node.domain = QUANTIZED_DOMAINS[-1]  # the one that qonnx executes
-        node.name = free_name(identifier(node.name or node.op_type), taken)
-        taken.add(node.name.lower())
+        node.name = taken.take(identifier(node.name or node.op_type))
     stated = {entry.domain: entry.version for entry in model.model.opset_import}
     if CHANNELS_LAST not in stated:  # qonnx would take version 1, which lacks options
         model.model.opset_import.add(domain=CHANNELS_LAST, version=stated.get("", 1))

@@ -29,7 +29,7 @@ from flow.fixed.from_qonnx.values import (
     width_of,
 )
 from flow.fixed.graph import Node, Relu, Rescale, Reshape, Tensor
-from flow.names import free_name, identifier
+from flow.names import Names, identifier
 from flow.qonnx import FileGraph, FileNode
 from flow.types import FixedPoint
 
@@ -65,7 +65,7 @@ class Lowering:
         self.readers = Counter(name for node in file.nodes for name in set(node.inputs))
         self.readers.update(file.outputs)
         self.batch = 1
-        self._taken: set[str] = set()
+        self._taken = Names()
         self._bare: dict[Any, Value] = {}
 
     @property
@@ -74,9 +74,7 @@ class Lowering:
 
     def name(self, wanted: str) -> str:
         """Return a name that is free in C++ and Verilog, where upper and lower case are no difference."""
-        found = free_name(identifier(wanted), self._taken)
-        self._taken.add(found.lower())
-        return found
+        return self._taken.take(identifier(wanted))
 
     def is_constant(self, name: str) -> bool:
         return name in self.raw or name in self.quantized
