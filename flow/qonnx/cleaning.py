@@ -95,26 +95,45 @@ def clean_named(source: Path, target: Path, shapes: Mapping[str, Sequence[int]] 
     stated = {entry.domain: entry.version for entry in model.model.opset_import}
     if CHANNELS_LAST not in stated:  # qonnx would take version 1, which lacks options
         model.model.opset_import.add(domain=CHANNELS_LAST, version=stated.get("", 1))
-    fixed = {tensor.name for tensor in model.graph.initializer}
-    for name, shape in (shapes or {}).items():
-        if name not in fixed:
-            known = model.get_tensor_valueinfo(name)
-            kind = known.type.tensor_type.elem_type if known is not None else FLOAT
-            model.set_tensor_shape(name, list(shape), kind)
-    if not model.check_all_tensor_shapes_specified():
+    _state_shapes(model.graph, shapes or {})
+    if not _all_shaped(model.graph):
         with quiet():
             model = model.transform(InferShapes())
     model.save(str(target))
 
 
+def _state_shapes(graph: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+    """State the shapes of tensors that are no constants; qonnx's own functions look through all tensors for each."""
+    fixed = {tensor.name for tensor in graph.initializer}
+    known = {value.name: value for value in (*graph.value_info, *graph.output, *graph.input)}
+    for name, shape in shapes.items():
+        if name in fixed:
+            continue
+        value = known.get(name) or graph.value_info.add(name=name)
+        tensor = value.type.tensor_type
+        tensor.elem_type = tensor.elem_type if name in known else FLOAT
+        del tensor.shape.dim[:]
+        for extent in shape:
+            tensor.shape.dim.add(dim_value=extent)
+
+
+def _all_shaped(graph: Any) -> bool:
+    """Tell whether every tensor's shape is stated."""
+    values = (*graph.value_info, *graph.output, *graph.input)
+    shaped = {value.name for value in values if value.type.tensor_type.HasField("shape")}
+    shaped |= {tensor.name for tensor in graph.initializer}
+    return all(not name or name in shaped for node in graph.node for name in (*node.input, *node.output))
+
+
 def _remove_unread(graph: Any) -> None:
     """Remove nodes that no output depends on, in place."""
     used = {value.name for value in graph.output}
-    for node in list(graph.node)[::-1]:
+    for place in reversed(range(len(graph.node))):
+        node = graph.node[place]
         if used & set(node.output):
             used |= set(node.input)
         else:
-            graph.node.remove(node)
+            del graph.node[place]
 
 
 def _parts(kind: str, name: str) -> list[tuple[str, str]]:

@@ -25,14 +25,29 @@ def load(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of domains by their old names
-            model = ModelWrapper(str(path))
+            model = ModelWrapper(str(path), fix_missing_initializer_valueinfo=False)
     except DecodeError as error:
         raise ConfigError(
             f"qonnx: {str(path)!r} must be an ONNX file, not broken: {error}; export it anew"
         ) from error
     if not model.graph.node:
         raise ConfigError(f"qonnx: {str(path)!r} must hold a network, not be empty; export it anew")
+    _state_shapes_of_weights(model.graph)
     return model
+
+
+def _state_shapes_of_weights(graph: Any) -> None:
+    """State the shape of every initializer as ``ModelWrapper`` does, which takes a look at all tensors for each."""
+    read = {name for node in graph.node for name in node.input}
+    stated = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
+    for tensor in graph.initializer:
+        if tensor.name in read and tensor.name not in stated:
+            stated.add(tensor.name)
+            shaped = graph.value_info.add(name=tensor.name).type.tensor_type
+            shaped.elem_type = tensor.data_type
+            shaped.shape.SetInParent()
+            for extent in tensor.dims:
+                shaped.shape.dim.add(dim_value=extent)
 
 
 def datatype(name: str) -> Any:
