@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flow.errors import ConfigError
+from flow.errors import ConfigError, FlowError, first_line
 from flow.files import write_json
 from flow.network.forms import MODULES, WEIGHTED, kind
 from flow.network.tracing import check_kind
 
 if TYPE_CHECKING:
+    import torch
     from torch import fx, nn
+
+_SHOWN = 160
 
 
 def save(graph: fx.GraphModule, folder: Path) -> None:
@@ -53,8 +56,20 @@ def load(folder: Path) -> fx.GraphModule:
 
     Raises:
         UnsupportedError: ``network.json`` holds a layer outside `MODULES`.
-        ConfigError: it holds a name or an operation that `save` does not write.
+        ConfigError: the files are missing or damaged, or hold what `save` does not write.
     """
+    try:
+        return _load(folder)
+    except FlowError:
+        raise
+    except Exception as error:  # of what is missing, damaged or foreign
+        raise ConfigError(
+            f"model: {str(folder)!r} must hold what flow.network.save writes, not fail with {type(error).__name__}: "
+            f"{first_line(error)[:_SHOWN]}; run the stage that wrote it again"
+        ) from error
+
+
+def _load(folder: Path) -> fx.GraphModule:
     import torch
     from torch import fx, nn
 
@@ -74,8 +89,22 @@ def load(folder: Path) -> fx.GraphModule:
     model = fx.GraphModule(root, graph)
     state = torch.load(folder / "weights.pt", weights_only=True)
     model.to(next((v.dtype for v in state.values() if v.is_floating_point()), torch.float32))
-    model.load_state_dict(state)
+    _fill(model, state)
     return model.eval()
+
+
+def _fill(model: fx.GraphModule, state: Mapping[str, torch.Tensor]) -> None:
+    """Take the weights; torch's own function goes through all of them for every module."""
+    import torch
+
+    own = model.state_dict()
+    if own.keys() != state.keys():
+        raise ValueError(f"{sorted(own.keys() ^ state.keys())[0]!r} is in one of the files only")
+    with torch.no_grad():
+        for name, value in own.items():
+            if value.shape != state[name].shape or value.dtype != state[name].dtype:
+                raise ValueError(f"{name!r} is {state[name].dtype} of shape {tuple(state[name].shape)}")
+            value.copy_(state[name])
 
 
 def _plain(option: Any) -> Any:
