@@ -1,12 +1,13 @@
 """Names that reach C++, Tcl and Verilog."""
 
+import hashlib
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flow.names import free_name, identifier
+from flow.names import LONGEST, Names, free_name, identifier
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,22 @@ def test_every_text_becomes_a_plain_identifier_that_stays_as_it_is(name):
 )
 def test_the_least_number_makes_a_name_free(taken, options, expected):
     assert free_name("Fc", taken, **options) == expected
+
+
+def test_a_long_name_is_cut_and_told_apart_by_its_hash():
+    one, other = ("n" * 3000 + end for end in ("/MatMul", "/Relu"))
+    assert identifier(one) == "n" * 83 + "_" + hashlib.sha256(one.encode()).hexdigest()[:16]
+    assert identifier(one) != identifier(other)
+    assert len(identifier(one)) == LONGEST
+    assert identifier("n" * LONGEST) == "n" * LONGEST
+    assert identifier("_" * 82 + "n" * 82 + "_" * 3000 + "n" * 200).count("__") == 0
+
+
+@given(st.lists(st.sampled_from(["a", "A", "b", "a_1", "a_2", "B_1"]), max_size=30), st.sampled_from([1, 2]))
+def test_names_that_are_taken_one_by_one_are_the_free_ones(wanted, first):
+    names, taken = Names(("input",), first=first), {"input"}
+    for name in wanted:
+        expected = free_name(name, taken, first=first)
+        taken.add(expected.lower())
+        assert names.take(name) == expected
+    assert Names(("Input",)).take("input") == "input_1"

@@ -252,3 +252,44 @@ def test_a_name_in_a_file_that_would_run_as_code_is_refused(tmp_path, capsys, no
         "run the stage that wrote it again"
     )
     assert capsys.readouterr().out == ""
+
+
+def damaged(folder: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        network.load(folder)
+    head, tail = (
+        f"model: {str(folder)!r} must hold what flow.network.save writes, not fail with ",
+        "; run the stage ",
+    )
+    message = str(caught.value)
+    assert message.startswith(head)
+    return message.removeprefix(head).partition(tail)[0]
+
+
+def test_files_that_are_missing_or_broken_are_refused(tmp_path):
+    assert damaged(tmp_path).startswith("FileNotFoundError: ")
+    network.save(network.trace(nn.Sequential(nn.Conv2d(3, 3, 1)), IMAGE), tmp_path)
+    whole = (tmp_path / "network.json").read_text()
+    for text, told in (
+        ("", "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+        ("[]", "TypeError: list indices must be integers or slices, not str"),
+        ("{}", "KeyError: 'nodes'"),
+        ("[" * 100_000, "RecursionError: maximum recursion depth exceeded while decoding a JSON array"),
+        (whole.replace('"inputs"', '"given"'), "KeyError: 'inputs'"),
+        (whole.replace('"out_channels": 3', '"out_channels": -3'), None),
+        (
+            whole.replace('"out_channels": 3', '"out_channels": 4'),
+            "ValueError: '0.weight' is torch.float32 of shape",
+        ),
+    ):
+        (tmp_path / "network.json").write_text(text)
+        assert told is None or damaged(tmp_path).startswith(told.partition(" while")[0])
+        assert damaged(tmp_path)
+    (tmp_path / "network.json").write_text(whole)
+    weights = (tmp_path / "weights.pt").read_bytes()
+    (tmp_path / "weights.pt").write_bytes(weights[: len(weights) // 2])
+    assert damaged(tmp_path).startswith("RuntimeError: ")
+    torch.save({"0.weight": torch.zeros(3, 3, 1, 1)}, tmp_path / "weights.pt")
+    assert damaged(tmp_path) == "ValueError: '0.bias' is in one of the files only"
+    torch.save([torch.zeros(3)], tmp_path / "weights.pt")
+    assert damaged(tmp_path) == "AttributeError: 'list' object has no attribute 'values'"
