@@ -158,7 +158,7 @@ def _parse(path: Path) -> dict[str, Any]:
             f"board {path.stem}: {path} must be a readable file, not one that fails with "
             f"{error.strerror!r}; flow boards lists the boards"
         ) from error
-    except ValueError as error:  # broken TOML and broken UTF-8
+    except (ValueError, RecursionError) as error:  # broken TOML and broken UTF-8
         raise ConfigError(
             f"board {path.stem}: {path} must be valid TOML, not text that fails with {str(error)!r}; "
             "correct it there"

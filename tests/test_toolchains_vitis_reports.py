@@ -498,3 +498,26 @@ def test_a_missing_report_is_an_error(tmp_path, parse):
         f"synthesize: report {path} must be a readable file, not fail with 'No such file or directory'; "
         "run the build again"
     )
+
+
+def test_a_clock_summary_with_long_lines_and_no_end_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "timing.rpt"
+    rows = ("x" * 3000 + "\n") * 5
+    path.write_text(f"| Clock Summary\n\n\n\nClock  Waveform\n-----  -----\n{rows}")
+    with pytest.raises(ToolError) as error:
+        reports.parse_clock_period(path)
+    assert str(error.value) == (
+        f"synthesize: report {path} must hold a clock summary, not end without it; run the build again"
+    )
+
+
+@pytest.mark.parametrize("number", ["inf", "1e999", "nan", "1e-300", "9" * 400])
+def test_a_figure_that_no_chip_has_is_refused(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "power.rpt"
+    path.write_text(f"| Total On-Chip Power (W)  | {number} |\n")
+    with pytest.raises(ToolError) as error:
+        reports.parse_power(path)
+    assert str(error.value) == (
+        f"synthesize: report {path} must hold a number for Total On-Chip Power (W), not {number[:80]!r}; "
+        "run the build again"
+    )

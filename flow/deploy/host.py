@@ -96,7 +96,7 @@ def _last_line(lines: Sequence[str], host: Host) -> dict[str, Any]:
             except (ValueError, RecursionError):
                 break
             return found
-    shown = "\n".join(f"    {line}" for line in lines[-8:])
+    shown = "\n".join(f"    {line[:200]}" for line in lines[-8:])
     raise ToolError(
         f"deploy: the self-test on {host.name} must end with its result, not without; its output ends with\n{shown}"
     )

@@ -187,7 +187,7 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(
-            f"deploy: {str(path)!r} must be a build's, not damaged ({error!r}); build again"
+            f"deploy: {str(path)!r} must be a build's, not damaged ({error!r:.200}); build again"
         ) from error
 
 

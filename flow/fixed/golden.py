@@ -37,6 +37,8 @@ def read_golden(path: Path) -> Golden:
             for kind in ("inputs", "outputs")
         )
         arrays = (*inputs, *outputs, *([found["labels"]] if "labels" in found else []))
+        if not inputs or not outputs or any(array.ndim == 0 for array in arrays):
+            raise ValueError("no samples")
         if any(array.dtype.kind not in "biuf" or array.shape[:1] != inputs[0].shape[:1] for array in arrays):
             raise ValueError("arrays that are no samples")
     except (OSError, ValueError, KeyError) as error:

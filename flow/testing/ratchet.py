@@ -77,7 +77,7 @@ def load(path: Path, *, or_new: bool = False, or_broken: bool = False) -> Ratche
         figures = {str(name): _number(value) for name, value in values["figures"].items()}
         tolerance = {name: _number(values["tolerance"][name]) for name in TOLERANCE}
         _check_holds(figures, tolerance)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if or_broken:
             return Ratchet()
         raise ConfigError(

@@ -97,6 +97,10 @@ BACKENDS = {
 }
 
 
+_MOST = 1e6
+"""MHz; far beyond any fabric."""
+
+
 def programs(board: Board) -> tuple[str, ...]:
     """Return the programs that build a bitstream for a board."""
     return ("yosys", *BACKENDS[board.fpga["family"]].programs)
@@ -139,8 +143,10 @@ def read_report(path: Path, board: Board) -> Report:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         clocks = [float(clock["achieved"]) for clock in values["fmax"].values()]
+        if not all(0 < clock < _MOST for clock in clocks):
+            raise ValueError(f"clocks of {clocks} MHz")
         used = {name: int(row["used"]) for name, row in values["utilization"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ToolError(
             f"synthesize: {path} must be nextpnr's whole report, not broken ({error}); build again"
         ) from error

@@ -61,7 +61,8 @@ def parse_summary(path: Path) -> Mapping[str, Report]:
         "table of modules",
         r"^\+ Performance & Resource Estimates: *\n(?: *| *PS:.*)\n(?: *PS:.*\n)?",
     )
-    head, body = rows[1], [row for row in rows[2:] if row[0].startswith("+ ")]
+    head = rows[1] if len(rows) > 1 else []
+    body = [row for row in rows[2:] if row[0].startswith("+ ")]
     wanted = {"(cycles)": "latency", "Interval": "interval", "BRAM": "BRAM_18K"}
     names = [wanted.get(name, name) for name in head]
     if not body or not {"latency", "interval", "BRAM_18K", "DSP", "FF", "LUT"} <= set(names):
@@ -129,7 +130,7 @@ def _report(cells: Mapping[str, str], latency: str | None, interval: str | None)
 
 def _count(text: str | None) -> int | None:
     """Return a whole number; ``None`` for the tools' several words for unknown."""
-    return int(text) if text is not None and re.fullmatch("[0-9]+", text.strip()) else None
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,15}", text.strip()) else None
 
 
 def layer_reports(report: Path, source: Path) -> Mapping[str, Report]:

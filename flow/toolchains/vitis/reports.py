@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from flow.errors import ToolError
 from flow.types import Report, Resources
 
 _BLOCK_BITS = 18 * 1024
+_LEAST, _MOST = 1e-9, 1e15
+"""No figure of a chip lies beyond, whatever its unit; zero is one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def parse_csynth_text(path: Path) -> Report:
     total = next((row for row in used if row[0] == "Total"), None)
     if total is None or len(total) != len(used[0]):
         raise damaged(path, "hold a whole utilization summary", "end without it")
+    if len(clocks) < 2 or len(clocks[1]) < 3 or len(cycles) < 6:
+        raise damaged(path, "hold whole summaries of timing and latency", "ones with fewer cells")
     cells = dict(zip(used[0], total, strict=True))
     period_ns = _cell(path, "the estimated clock period", clocks[1][2].removesuffix("ns"))
     names = ("LUT", "FF", "DSP" if "DSP" in cells else "DSP48E", "BRAM_18K")
@@ -203,14 +208,14 @@ def parse_clock_period(path: Path) -> float | None:
     """
     text = read_text(path)
     found = re.search(
-        r"^\| Clock Summary\n(?:.*\n){3}(Clock +Waveform.*\n[- ]+\n(?:.*\S.*\n)*)\n", text, re.MULTILINE
+        r"^\| Clock Summary\n(?:.*\n){3}(Clock +Waveform.*\n[- ]+\n(?:[^\S\n]*\S.*\n)*)\n", text, re.MULTILINE
     )
     if found is None:
         if re.search(r"^There are no user specified timing constraints", text, re.MULTILINE):
             return None
         raise damaged(path, "hold a clock summary", "end without it")
     periods = re.findall(r"\{[^}]*\} +([0-9.]+) ", found.group(1))
-    return min(map(float, periods)) if periods else None
+    return min(_number(path, "a clock's period", period) for period in periods) if periods else None
 
 
 def _worst_clock(path: Path, text: str) -> str | None:
@@ -218,7 +223,7 @@ def _worst_clock(path: Path, text: str) -> str | None:
     slacks: list[tuple[float, str]] = []
     for title, names in (("Intra Clock Table", 1), ("Inter Clock Table", 2), ("Other Path Groups Table", 3)):
         found = re.search(
-            rf"^\| {title}\n(?:.*\n){{3}}(.*WNS.*)\n([- ]+)\n((?:.*\S.*\n)*)\n", text, re.MULTILINE
+            rf"^\| {title}\n(?:.*\n){{3}}(.*WNS.*)\n([- ]+)\n((?:[^\S\n]*\S.*\n)*)\n", text, re.MULTILINE
         )
         if found is None:
             if _is_whole(text):
@@ -294,9 +299,12 @@ def _cell(path: Path, name: str, text: str) -> float | None:
 
 def _number(path: Path, name: str, text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise damaged(path, f"hold a number for {name}", repr(text)) from None
+        value = math.nan
+    if value and not _LEAST < abs(value) < _MOST:  # nan as well
+        raise damaged(path, f"hold a number for {name}", repr(text[:80]))
+    return value
 
 
 def _whole(value: float | None) -> int | None:
