@@ -20,8 +20,8 @@ from figures import record
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import mutants
 
-SLOW = ("onnx", "qonnx")
-"""They compare with onnxruntime and qonnx at every input: a third of the cases."""
+SLOW = ("onnx", "csynth modules")
+"""One is compared with onnxruntime, the other has a megabyte: a third of the cases."""
 
 
 def main() -> None:

@@ -257,6 +257,7 @@ def test_a_board_without_a_clock_is_told(build: Path, monkeypatch: pytest.Monkey
         json.dumps(FACTS | {"baud": float("nan")}),
         json.dumps(FACTS | {"input": [1]}),
         json.dumps(FACTS | {"input": FACTS["input"] | {"shape": 3}}),
+        json.dumps(FACTS | {"input": FACTS["input"] | {"shape": []}}),
         json.dumps(FACTS | {"input": FACTS["input"] | {"width": 8.0}}),
         json.dumps(FACTS | {"design_id": 7}),
     ],

@@ -318,3 +318,11 @@ def test_any_damage_gives_one_of_the_flows_errors_or_a_network(tmp_path: Path) -
         except FlowError as error:
             outcomes.add(type(error).__name__)
     assert outcomes >= {"read", "ConfigError"}
+
+
+def test_a_tensor_of_more_dimensions_than_numpy_has_is_refused(tmp_path: Path) -> None:
+    made = dense()
+    made.graph.initializer[0].dims.extend([1] * 63)
+    assert refused(save(made, tmp_path)) == (
+        "onnx: tensor 'w' must have at most 64 dimensions, not 65; export it anew"
+    )

@@ -206,7 +206,7 @@ def _stream(values: Mapping[str, Any]) -> Stream:
         values["beats"],
         *values["shape"],
     ]
-    if not all(type(size) is int and 0 < size < 1 << 20 for size in sizes):
+    if not shape or not all(type(size) is int and 0 < size < 1 << 20 for size in sizes):
         raise ValueError(f"sizes {sizes}")
     stream = Stream("", FixedPoint(bool(values["signed"]), width, 0), tuple(shape), lanes)
     if stream.channels % lanes or stream.beats != beats:

@@ -16,6 +16,8 @@ IR_VERSIONS = (3, 13)
 OPSETS = (6, 26)
 MAX_BYTES = (1 << 31) - 1
 """What protobuf, and so the file with its weights inside, can hold."""
+MAX_DIMENSIONS = 64
+"""Of numpy's arrays."""
 STANDARD = ("", "ai.onnx")
 QUANTIZED = ("Quant", "BipolarQuant", "Trunc", "IntQuant", "FloatQuant")
 QUANTIZED_DOMAINS = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general")
@@ -230,6 +232,10 @@ def _check_total(model: Any) -> None:
         if any(extent < 0 for extent in tensor.dims):
             raise ConfigError(
                 f"onnx: {name} must have extents from 0 on, not {list(tensor.dims)}; export it anew"
+            )
+        if len(tensor.dims) > MAX_DIMENSIONS:
+            raise ConfigError(
+                f"onnx: {name} must have at most {MAX_DIMENSIONS} dimensions, not {len(tensor.dims)}; export it anew"
             )
         size = math.prod(tensor.dims) * _dtype(name, tensor).itemsize
         total += size
