@@ -32,6 +32,7 @@ def chain(kinds: list[str], count: int, folder: Path) -> Path:
     return save(model(made, ["N", 6], {n: v for n, v in constants.items() if n in used}), folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [["Relu"], ["Relu", "Add"], ["Identity", "Relu"]], ids=str)
 def test_a_chain_of_many_nodes_is_read_in_time(kinds: list[str], tmp_path: Path) -> None:
     count = 20_000 if kinds == ["Relu"] else 5000
