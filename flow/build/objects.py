@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from flow.build.room import FULL, cache, room
+from flow.build.room import FULL, MAKING, cache, room
 from flow.errors import ConfigError
 from flow.files import hashes, write_json
 
@@ -33,8 +32,6 @@ def caching(folder: Path) -> Iterator[None]:
     It is known to the run alone, and wanted far below it, where compilers are called.
     """
     try:
-        if not cache().is_absolute():  # there is no home
-            raise NotADirectoryError(errno.ENOTDIR, "it is not absolute")
         cache().mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache()) as probe:
             probe.write(bytes(4096))
@@ -98,7 +95,7 @@ class Objects:
         with room("cache", self.folder):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                partial = Path(tempfile.mkdtemp(prefix=".making-", dir=self.folder))
+                partial = Path(tempfile.mkdtemp(prefix=MAKING, dir=self.folder))
             except OSError as error:
                 if error.errno in FULL:
                     raise

@@ -17,7 +17,11 @@ from flow.errors import ToolError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where there is no room."""
 _WORDS = ("No space left on device", "Disk quota exceeded")
+MAKING = ".making-"
 _SCRATCH = "prune2bit-scratch-"
+"""How the names of folders begin that go when their work is done: of a cache, and temporary ones."""
+_NOWHERE = Path(os.devnull, "prune2bit")
+"""A folder that nobody can make."""
 _LITTLE = 1 << 20
 """Bytes: less free room than that is none."""
 
@@ -29,7 +33,11 @@ def temporary() -> Path:
 
 def cache() -> Path:
     """Return the flow's folder among the user's caches."""
-    return platformdirs.user_cache_path("prune2bit")
+    try:
+        found = platformdirs.user_cache_path("prune2bit")
+    except RuntimeError:  # there is no home, which other versions tell by a relative path
+        return _NOWHERE
+    return found if found.is_absolute() else _NOWHERE
 
 
 def told(lines: Iterable[str]) -> bool:
@@ -39,13 +47,20 @@ def told(lines: Iterable[str]) -> bool:
 
 def no_room(subject: str, places: Sequence[Path]) -> ToolError:
     """Return the error of a full disk: of the temporary folder, or of that of ``places`` that has the least room."""
-    place = min((*places, temporary()), key=_free)
+    place = _lasting(min((*places, temporary()), key=_free))
     name, hint = str(place), ""
-    if place == temporary() or any(part.startswith(_SCRATCH) for part in place.parts):
-        name, hint = str(temporary()), ", or set TMPDIR to a folder on another disk"
+    if place == temporary():
+        hint = ", or set TMPDIR to a folder on another disk"
     elif place.is_relative_to(cache()):
         name, hint = str(cache()), ", or set XDG_CACHE_HOME to a folder on another disk"
     return ToolError(f"{subject}: {name!r} must have room, not a full disk; free some{hint}")
+
+
+def _lasting(place: Path) -> Path:
+    """Return the folder that is still there when the error is read."""
+    parts = place.parts
+    passing = (index for index, part in enumerate(parts) if part.startswith((MAKING, _SCRATCH)))
+    return Path(*parts[: next(passing, len(parts))])
 
 
 def is_full(places: Sequence[Path]) -> bool:
