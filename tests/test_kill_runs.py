@@ -149,7 +149,6 @@ def drawn(
     return [(stage, draw.uniform(0, seconds[stage]), number) for stage in stages]
 
 
-@pytest.mark.tool
 @pytest.mark.slow
 @needs("g++")
 def test_killed_runs_leave_no_process_and_go_on_to_the_same_hashes(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def started(argv: Sequence[str], subject: str, timeout_s: float | None, **option
         if timer:
             timer.cancel()
         gate.running.pop(process, None)
+        for stream in filter(None, (process.stdout, process.stderr)):
+            stream.close()
         _end_marked(mark)  # what it has left behind
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from flow.build.room import FULL, MAKING, cache, room
+from flow.build.room import FULL, MAKING, cache, refusal, room
 from flow.errors import ConfigError
 from flow.files import hashes, write_json
 
@@ -31,20 +31,15 @@ def caching(folder: Path) -> Iterator[None]:
 
     It is known to the run alone, and wanted far below it, where compilers are called.
     """
-    try:
-        cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache()) as probe:
-            probe.write(bytes(4096))
-        chosen = None
-    except OSError as error:
+    refused = refusal(cache())
+    if refused:
         _log.warning(
             "cache: %r must be writable, not refuse (%s); what compilers make is kept in %s instead",
             str(cache()),
-            error.strerror,
+            refused.strerror,
             folder,
         )
-        chosen = folder
-    token = _fallback.set(chosen)
+    token = _fallback.set(folder if refused else None)
     try:
         yield
     finally:

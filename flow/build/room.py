@@ -40,14 +40,25 @@ def cache() -> Path:
     return found if found.is_absolute() else _NOWHERE
 
 
+def refusal(folder: Path) -> OSError | None:
+    """Return why nothing can be written into a folder; ``None``: it can, and is there now."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(bytes(4096))
+    except OSError as error:
+        return error
+    return None
+
+
 def told(lines: Iterable[str]) -> bool:
     """Tell whether lines of a program speak of a full disk, in English."""
     return any(words in line for line in lines for words in _WORDS)
 
 
 def no_room(subject: str, places: Sequence[Path]) -> ToolError:
-    """Return the error of a full disk: of the temporary folder, or of that of ``places`` that has the least room."""
-    place = _lasting(min((*places, temporary()), key=_free))
+    """Return the error of a full disk: of ``places``, the temporary folder and the cache the one with least room."""
+    place = _lasting(min((*places, temporary(), cache()), key=_free))
     name, hint = str(place), ""
     if place == temporary():
         hint = ", or set TMPDIR to a folder on another disk"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
 from flow.build import plan
+from flow.build.room import cache, refusal
 from flow.errors import ToolError
 from flow.types import Command
 
@@ -80,7 +82,11 @@ def main() -> int:
         return int(run() or 0)
     # WebAssembly sees this folder alone, under a name of its own
     os.environ["YOWASP_MOUNT"] = f"{_MOUNT}={os.getcwd()}"
-    return int(run([re.sub(r"^(\w+=)?\./", rf"\g<1>{_MOUNT}/", option) for option in options]) or 0)
+    arguments = [re.sub(r"^(\w+=)?\./", rf"\g<1>{_MOUNT}/", option) for option in options]
+    with tempfile.TemporaryDirectory() as folder:
+        if refusal(cache()):  # it keeps machine code in the user's cache, and fails where it cannot
+            os.environ.setdefault("YOWASP_CACHE_DIR", folder)
+        return int(run(arguments) or 0)
 
 
 if __name__ == "__main__":
