@@ -4,6 +4,7 @@ import dataclasses
 import os
 import runpy
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,3 +166,15 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         return answers
 
     return installed
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let signals be heard that whoever started the tests ignores, as nohup does: programs inherit that."""
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

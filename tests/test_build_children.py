@@ -16,6 +16,8 @@ from flow.build.children import together
 from flow.errors import ToolError
 from flow.types import Command, Plan
 
+pytestmark = pytest.mark.usefixtures("heard")
+
 SCRIPT = """\
 (trap '' TERM HUP INT; sleep 301) & echo $! > stubborn
 setsid sh -c 'echo $$ > session; exec sleep 302' &

@@ -17,6 +17,8 @@ from test_build_children import SCRIPT, flow, gone, numbers
 
 from flow.build.signals import WORDS, stoppable
 
+pytestmark = pytest.mark.usefixtures("heard")
+
 STOP = "from flow.build.signals import stoppable\n"
 STATUSES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 

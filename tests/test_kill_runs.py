@@ -21,6 +21,8 @@ from conftest import SMALL, needs
 
 from flow.build.signals import WORDS
 
+pytestmark = pytest.mark.usefixtures("heard")
+
 STAGES = ("train", "prune", "quantize", "emulate", "synthesize")
 """Where it is killed; the others take less than half a second."""
 _OWN = "KILL_RUNS"
